@@ -1,0 +1,118 @@
+"""`nasflow JOB [hydra overrides]`: each job is a Hydra application with a primary configuration of its name."""
+
+import logging
+import os
+import re
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from nasflow.config import CONF, composer, register_plugins
+from searchspaces.errors import ConfigError, NasflowError, unknown
+
+JOBS = {
+    "search": "run a study; with the same hydra.run.dir it resumes",
+    "worker": "join a running study: start it as often as there are cores or machines",
+    "export": "turn an architecture into an ONNX file, checked in ONNX Runtime",
+    "report": "write the HTML report of one run, or a comparison of several",
+    "bench": "run an evaluation suite",
+}
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one job and return the exit code; errors become one paragraph unless NASFLOW_DEBUG is set."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0 if arguments else MISUSED
+    try:
+        return _run(arguments[0], arguments[1:])
+    except KeyboardInterrupt:
+        print("Interrupted. Give the same command again to continue.", file=sys.stderr)
+        return INTERRUPTED
+    except (NasflowError, HydraException, OmegaConfBaseException) as error:
+        if os.environ.get("NASFLOW_DEBUG"):
+            traceback.print_exc()
+        print(textwrap.fill(f"nasflow: {_message(arguments, error)}", 100), file=sys.stderr)
+        return MISUSED if not isinstance(error, NasflowError) or isinstance(error, ConfigError) else FAILED
+    except Exception as error:  # the last resort: a defect of nasflow or of a plug-in
+        if os.environ.get("NASFLOW_DEBUG"):
+            traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        hint = "This is a defect; NASFLOW_DEBUG=1 shows where. What had finished is kept."
+        print(textwrap.fill(f"nasflow: {reason}. {hint}", 100), file=sys.stderr)
+        return FAILED
+
+
+def _usage() -> str:
+    lines = [f"  {job:8}{purpose}" for job, purpose in JOBS.items()]
+    return "\n".join(
+        [
+            "usage: nasflow JOB [name=value ...]",
+            "",
+            *lines,
+            "",
+            "nasflow JOB --help shows a job's choices, nasflow JOB --cfg job the configuration it would run with.",
+        ]
+    )
+
+
+def _run(job: str, overrides: list[str]) -> int:
+    if job not in JOBS:
+        raise ConfigError(unknown("job", job, JOBS))
+    register_plugins()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach main(), which words them
+    returned: list[Any] = []
+
+    def task(config: DictConfig) -> None:
+        logging.captureWarnings(True)
+        function: Callable[[DictConfig], Any] = import_module(f"nasflow.jobs.{job}").run
+        returned.append(function(config))
+
+    former, sys.argv = sys.argv, [f"nasflow {job}", *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=job)(task)()
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    finally:
+        sys.argv = former
+    return 0
+
+
+def _message(arguments: Sequence[str], error: Exception) -> str:
+    """Word Hydra's errors as our own are: the rule, the values, the nearest match."""
+    if isinstance(error, NasflowError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return unknown(group, name, error.options)
+    if isinstance(error, MissingMandatoryValue):
+        key = getattr(error, "full_key", "") or "value"
+        return f"{key} must be given: nasflow {arguments[0]} {key}=..."
+    text = " ".join(str(error).split())
+    match = re.search(r"Could not override '([^']+)'", text)
+    if match:
+        key = match.group(1).partition("@")[0]
+        return unknown("configuration key", key, _keys(arguments[0])) + f" (+{key}=... adds a new one.)"
+    return text
+
+
+def _keys(job: str) -> set[str]:
+    with composer():
+        config = hydra.compose(job, return_hydra_config=False)
+    container = OmegaConf.to_container(config, resolve=False)
+    keys = set(container) if isinstance(container, dict) else set()
+    return {str(key) for key in keys}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

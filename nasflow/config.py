@@ -1,0 +1,105 @@
+"""Configurations: composing them, and turning them into objects."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from searchspaces.errors import ConfigError, unknown
+
+CONF = "nasflow.conf"
+PLUGIN_GROUP = "nasflow.conf"
+
+
+class PluginSearchPath(SearchPathPlugin):
+    """Adds to Hydra's search path the packages of yamls that entry points `nasflow.conf` name."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append one path per plug-in."""
+        for point in entry_points(group=PLUGIN_GROUP):
+            search_path.append(provider=f"nasflow-{point.name}", path=f"pkg://{point.value}")
+
+
+def register_plugins() -> None:
+    """Make the configurations of installed plug-ins known to Hydra; safe to call more than once."""
+    plugins = Plugins.instance()
+    if PluginSearchPath not in plugins.discover(SearchPathPlugin):
+        plugins.register(PluginSearchPath)
+
+
+@contextmanager
+def composer() -> Iterator[None]:
+    """Let `hydra.compose` read nasflow's configurations while the context is open."""
+    register_plugins()
+    GlobalHydra.instance().clear()
+    with initialize_config_module(config_module=CONF, version_base="1.3"):
+        yield
+
+
+def composed(job: str, overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose the configuration of a job, as its command line would.
+
+    Args:
+        job: `search`, `worker`, ….
+        overrides: Hydra overrides, such as `space=nb201`.
+    """
+    with composer():
+        return compose(job, overrides=list(overrides))
+
+
+def instantiate(config: Any, **available: Any) -> Any:
+    """Build the object that a configuration describes.
+
+    A mapping with `_target_` becomes a call of the named class or function with the other entries, themselves built
+    first. Parameters that the configuration leaves out are taken from `available` where the names match.
+
+    Args:
+        config: A leaf of the configuration, or any nesting of mappings and lists of them.
+        **available: What components may ask for, such as `space` and `task`.
+
+    Raises:
+        ConfigError: If the target does not exist, or takes other arguments.
+    """
+    if isinstance(config, DictConfig) or OmegaConf.is_list(config):
+        config = OmegaConf.to_container(config, resolve=True)
+    if isinstance(config, Mapping):
+        values = {key: instantiate(value, **available) for key, value in config.items() if key != "_target_"}
+        return _call(config["_target_"], values, available) if "_target_" in config else values
+    if isinstance(config, list):
+        return [instantiate(value, **available) for value in config]
+    return config
+
+
+def _call(target: str, values: dict[str, Any], available: Mapping[str, Any]) -> Any:
+    try:
+        component = get_object(target)
+    except Exception as error:  # Hydra raises whatever importing the module raised
+        raise ConfigError(
+            f"The configuration names {target!r}, which cannot be imported: {error}. Check the spelling and that the "
+            "package is installed."
+        ) from error
+    parameters = inspect.signature(component).parameters
+    named = {name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for key in values:
+        if key not in named and not open_ended:
+            raise ConfigError(unknown(f"argument of {target}", key, named))
+    values = {key: available[key] for key in named & available.keys() - values.keys()} | values
+    missing = [n for n in named - values.keys() if parameters[n].default is inspect.Parameter.empty]
+    if missing:
+        raise ConfigError(f"{target} needs the arguments {', '.join(sorted(missing))}, which are not given.")
+    return component(**values)
+
+
+def plain(config: Any) -> Any:
+    """Return a configuration as plain, resolved dictionaries and lists."""
+    return OmegaConf.to_container(config, resolve=True)

@@ -1,0 +1,67 @@
+"""`nasflow export`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from devices import quantize
+from nasflow.config import instantiate
+from nasflow.models import check_onnx, load_weights_file, save_weights, weights_path
+from nasflow.search import Search
+from nasflow.tasks import ImageTask
+from nasflow.training import onnx_accuracy
+from searchspaces.errors import ConfigError, unknown
+from searchspaces.network import Arrays, to_onnx
+from searchspaces.space import SearchSpace
+from searchspaces.task import Task
+
+PRECISIONS = ("fp32", "int8")
+
+
+def run(config: DictConfig) -> None:
+    """Write one architecture as ONNX, check it in ONNX Runtime and say what it is."""
+    if config.precision not in PRECISIONS:
+        raise ConfigError(unknown("precision", str(config.precision), PRECISIONS))
+    space, task, row, weights = _choose(config)
+    network = space.network(row, task)
+    model = to_onnx(network, weights, batch=config.batch, seed=config.seed)
+    if config.precision == "int8":
+        if not isinstance(task, ImageTask):
+            raise ConfigError(f"int8 needs images to calibrate on, and task {task.name!r} has none.")
+        model = quantize(model, task.splits.train.images[:128])
+    data = model.SerializeToString()
+    out = Path(config.out)
+    check_onnx(data, str(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(data)
+    if weights is not None:
+        save_weights(out.with_suffix(".safetensors"), weights)
+    facts = [f"{network.params / 1e6:.4g} M parameters", f"{network.macs / 1e6:.4g} M multiply-accumulates"]
+    if weights is None:
+        facts.append("untrained")
+    elif isinstance(task, ImageTask) and config.batch == 1:
+        facts.append(f"test accuracy {onnx_accuracy(data, task, 'test'):.4g}")
+    print(f"{out}: {space.format(row[None])[0]} at {config.precision}, {', '.join(facts)}")
+
+
+def _choose(config: DictConfig) -> tuple[SearchSpace, Task, NDArray[np.int64], Arrays | None]:
+    if config.arch is not None and config.run is None:
+        task: Task = instantiate(config.task)
+        space: SearchSpace = instantiate(config.space)
+        weights = load_weights_file(Path(config.weights)) if config.weights else None
+        return space, task, space.check(space.parse([config.arch]))[0], weights
+    if config.run is not None and config.slot is not None and config.arch is None:
+        return _from_run(Search.load(Path(config.run)), int(config.slot))
+    raise ConfigError("Give either arch=ARCHITECTURE, or run=FOLDER and slot=NUMBER, to say what to export.")
+
+
+def _from_run(search: Search, slot: int) -> Any:
+    records = {record.slot: record for record in search.study.records()}
+    if slot not in records:
+        raise ConfigError(f"The search in {search.folder} has no finished slot {slot}; it has {len(records)} slots.")
+    path = weights_path(search.folder, slot)
+    weights = load_weights_file(path) if path.exists() else None
+    return search.space, search.task, records[slot].row, weights

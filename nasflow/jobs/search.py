@@ -1,0 +1,24 @@
+"""`nasflow search`."""
+
+import logging
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from nasflow.search import Search
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Run or resume a search in Hydra's run folder, then write its models and report."""
+    search = Search(config, Path(HydraConfig.get().runtime.output_dir))
+    study = search.study  # refuses a changed configuration before anything is overwritten
+    search.save_config()
+    logger.info("Searching %s for %s: study %s in %s", search.space.name, search.task.name, study.seed, search.folder)
+    models = search.finish(search.run())
+    print(f"{len(models)} non-dominated models in {search.folder / 'models'}")
+    for model in models:
+        print(f"  {model.describe()}")
+    print(f"Report: {search.folder / 'report.html'}")

@@ -1,0 +1,122 @@
+"""How long it takes from a row of integers to a session of ONNX Runtime, beside torch's exporters."""
+
+import importlib.util
+import io
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from nasflow.suites.base import Cell, Row
+from searchspaces.errors import ConfigError
+from searchspaces.network import init_weights, to_onnx, to_torch
+from searchspaces.space import SearchSpace
+from searchspaces.task import Task
+
+LEGACY, DYNAMO = "torch.onnx.export", "torch.onnx.export(dynamo)"
+
+
+class BuildThroughput:
+    """Milliseconds from row to session, per search space and way of building.
+
+    Weights are drawn and kept outside the timed part where a way takes them as given: the project's own way is timed
+    with the drawing, the exporters without it.
+
+    Args:
+        spaces: Search spaces by the names of their tasks in the table.
+        task: Images and classes to build for, by the same names.
+        archs: Random architectures per cell for the project's own way.
+        exported: Random architectures per cell for torch's exporters, which take seconds.
+        seeds: Seeds per cell.
+    """
+
+    name = "build_throughput"
+    samples: Sequence[int] = (0,)
+    version = 1
+    published: Sequence[Row] = ()
+
+    def __init__(
+        self,
+        spaces: Mapping[str, SearchSpace],
+        task: Mapping[str, Task],
+        archs: int = 30,
+        exported: int = 3,
+        seeds: int = 3,
+    ) -> None:
+        self.spaces = spaces
+        self.task = task
+        self.archs = archs
+        self.exported = exported
+        self.seeds = seeds
+        self.tasks = tuple(spaces)
+        self.methods = ("network", LEGACY, DYNAMO)
+
+    def settings(self) -> Mapping[str, Any]:
+        """Fingerprints of the spaces and the numbers of architectures."""
+        spaces = {name: space.fingerprint for name, space in self.spaces.items()}
+        return {"spaces": spaces, "archs": self.archs, "exported": self.exported, "torch": torch.__version__}
+
+    def run(self, cell: Cell) -> Mapping[str, float]:
+        """Return medians over architectures: `build_ms` (row to serialised model), `session_ms` and `total_ms`."""
+        space, task = self.spaces[cell.task], self.task[cell.task]
+        count = self.archs if cell.method == "network" else self.exported
+        rows = space.sample(count + 1, np.random.default_rng(cell.seed))
+        build = {"network": _network, LEGACY: _legacy, DYNAMO: _dynamo}[cell.method]
+        times = np.array([_timed(build, space, row, task) for row in rows])[1:]  # the first run warms up
+        build_ms, session_ms = np.median(times, axis=0) * 1e3
+        total_ms = float(np.median(times.sum(axis=1)) * 1e3)
+        return {"build_ms": float(build_ms), "session_ms": float(session_ms), "total_ms": total_ms}
+
+
+def _timed(build: Any, space: SearchSpace, row: NDArray[np.int64], task: Task) -> tuple[float, float]:
+    prepare, make = build(space, row, task)
+    given = prepare()
+    start = time.perf_counter()
+    data = make(given)
+    built = time.perf_counter()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return built - start, time.perf_counter() - built
+
+
+def _network(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
+    def make(given: None) -> bytes:
+        network = space.network(row, task)
+        return bytes(to_onnx(network, init_weights(network)).SerializeToString())
+
+    return lambda: None, make
+
+
+def _legacy(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
+    return _exporter(space, row, task, dynamo=False)
+
+
+def _dynamo(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
+    if importlib.util.find_spec("onnxscript") is None:
+        raise ConfigError(f"{DYNAMO} needs onnxscript: pip install onnxscript, or leave the method out.")
+    return _exporter(space, row, task, dynamo=True)
+
+
+def _exporter(space: SearchSpace, row: NDArray[np.int64], task: Task, dynamo: bool) -> Any:
+    network = space.network(row, task)
+    example = torch.zeros(1, *network.input_shape)
+
+    def make(module: torch.nn.Module) -> bytes:
+        buffer = io.BytesIO()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporters warn of their own deprecations
+            if dynamo:
+                program = torch.onnx.export(module, (example,), dynamo=True, verbose=False)
+                assert program is not None
+                program.save(buffer)
+            else:
+                torch.onnx.export(module, (example,), buffer, dynamo=False)
+        return buffer.getvalue()
+
+    return lambda: to_torch(network).eval(), make

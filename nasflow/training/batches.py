@@ -1,0 +1,82 @@
+"""Batches of images: a whole split stays on the device and is indexed, without workers or copies per epoch."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nasflow.tasks.base import Split, Splits
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Batches:
+    """One split on a device.
+
+    Args:
+        split: Images and labels.
+        size: Height and width that the network takes; images are resized to it batch by batch.
+        device: Where the batches shall lie.
+    """
+
+    def __init__(self, split: Split, size: tuple[int, int], device: torch.device) -> None:
+        self.images = torch.from_numpy(split.images).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self.size = size
+
+    def in_order(self, batch_size: int) -> Iterator[Batch]:
+        """Yield all images in their order; the last batch may be smaller."""
+        for start in range(0, len(self.labels), batch_size):
+            images = self.images[start : start + batch_size]
+            yield resize(images, self.size), self.labels[start : start + batch_size]
+
+    def shuffled(self, batch_size: int, rng: np.random.Generator, augment: "Augment | None") -> Iterator[Batch]:
+        """Yield one epoch of full batches in random order; the rest is left out, except when there is no full one."""
+        order = torch.from_numpy(rng.permutation(len(self.labels))).to(self.labels.device)
+        for chosen in order[: max(batch_size, len(order) // batch_size * batch_size)].split(batch_size):
+            images = self.images[chosen]
+            if augment is not None:
+                images = augment(images, rng)
+            yield resize(images, self.size), self.labels[chosen]
+
+
+class Augment:
+    """Random shifts, filled with the raw value 0, and mirroring.
+
+    Args:
+        splits: The task's data, for the statistics of their normalisation.
+        shift: Largest shift in pixels, in both directions of both axes.
+        flip: Whether half of the images are mirrored left to right.
+        device: Where the images lie.
+    """
+
+    def __init__(self, splits: Splits, shift: int, flip: bool, device: torch.device) -> None:
+        self.shift, self.flip = shift, flip
+        self._black = torch.from_numpy(-splits.mean / splits.std).to(device)[:, None, None]
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return a changed copy of `images (n, c, h, w)`."""
+        if self.shift:
+            images = self._shifted(images, rng)
+        if self.flip:
+            mirrored = torch.from_numpy(rng.random(len(images)) < 0.5).to(images.device)
+            images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        return images
+
+    def _shifted(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        count, channels, height, width = images.shape
+        pad = self.shift
+        canvas = self._black.repeat(count, 1, height + 2 * pad, width + 2 * pad)
+        canvas[:, :, pad:-pad, pad:-pad] = images
+        places = torch.from_numpy(rng.integers(0, 2 * pad + 1, size=(2, count))).to(images.device)
+        windows = canvas.unfold(2, height, 1).unfold(3, width, 1)
+        return windows[torch.arange(count, device=images.device), :, places[0], places[1]]
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize `images (n, c, h, w)` bilinearly, antialiased where they shrink."""
+    if images.shape[-2:] == size:
+        return images
+    return functional.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)

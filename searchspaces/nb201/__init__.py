@@ -1,0 +1,5 @@
+"""NAS-Bench-201."""
+
+from searchspaces.nb201.space import NB201
+
+__all__ = ["NB201"]

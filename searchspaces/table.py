@@ -1,0 +1,185 @@
+"""Tables of results: architectures × named columns, stored as Parquet.
+
+One reader serves published benchmark tables, latency datasets and nasflow's own results.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from searchspaces.arch import ArchBatch
+from searchspaces.errors import TableError, unknown
+from searchspaces.genes import GeneSpace, Rows
+
+SCHEMA_VERSION = 1
+_GENE = "gene."
+_META = b"nasflow"
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column means.
+
+    Attributes:
+        name: With its unit, such as `latency_ms`.
+        unit: The unit in words or signs; empty for plain numbers.
+        direction: Which way is better, if any.
+        provenance: Where the figures come from: publication, device, command.
+    """
+
+    name: str
+    unit: str = ""
+    direction: Literal["maximize", "minimize"] | None = None
+    provenance: str = ""
+
+
+class Table:
+    """Figures of distinct architectures of one space; NaN stands for a figure that is not known.
+
+    Args:
+        archs: The architectures, no row twice.
+        values: Figures by column name, each of shape `(n,)`.
+        columns: Descriptions of all columns in `values`.
+        provenance: JSON-able facts on the whole table: source, licence, versions, command.
+
+    Raises:
+        TableError: If shapes do not fit, a column is not described, or a row stands twice.
+    """
+
+    def __init__(
+        self,
+        archs: ArchBatch,
+        values: Mapping[str, Any],
+        columns: Sequence[Column],
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.archs = archs
+        self.columns = {column.name: column for column in columns}
+        self.values = {name: np.asarray(array, dtype=np.float64) for name, array in values.items()}
+        self.provenance = dict(provenance or {})
+        if set(self.columns) != set(self.values):
+            raise TableError(
+                f"Every column needs figures and a description, but only one of them exists for "
+                f"{sorted(set(self.columns) ^ set(self.values))}."
+            )
+        for name, array in self.values.items():
+            if array.shape != (len(archs),):
+                raise TableError(f"Column {name!r} must have shape ({len(archs)},) but has {array.shape}.")
+        self._position = {key: i for i, key in enumerate(_raw_keys(archs.rows))}
+        if len(self._position) != len(archs):
+            raise TableError(f"{len(archs) - len(self._position)} rows stand twice; average or drop the repetitions.")
+
+    def __len__(self) -> int:
+        return len(self.archs)
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Return a column of shape `(n,)`, NaN where a figure is not known.
+
+        Raises:
+            TableError: If there is no such column.
+        """
+        if name not in self.values:
+            raise TableError(unknown("column", name, self.values))
+        return self.values[name]
+
+    def positions(self, archs: ArchBatch) -> NDArray[np.int64]:
+        """Return the table's row number of each architecture, by its raw row; -1 for those not in the table."""
+        self.check_space(archs.space)
+        found = [self._position.get(key, -1) for key in _raw_keys(archs.rows)]
+        return np.array(found, dtype=np.int64)
+
+    def lookup(self, archs: ArchBatch, name: str) -> NDArray[np.float64]:
+        """Return the figures of `archs` in column `name`, shape `(n,)`.
+
+        Raises:
+            TableError: If a figure is not known.
+        """
+        column = self.column(name)
+        positions = self.positions(archs)
+        known = (positions >= 0) & ~np.isnan(column[np.maximum(positions, 0)]) if len(column) else positions >= 0
+        if not known.all():
+            first = archs[int(np.argmin(known))].format()[0]
+            raise TableError(
+                f"The table has no {name!r} for {np.sum(~known)} of {len(archs)} architectures, the first is {first}. "
+                "Ask only for architectures that it holds: search in its pool, or import the complete table."
+            )
+        return column[positions]
+
+    def check_space(self, space: GeneSpace) -> None:
+        """Raise a `TableError` unless the table is of `space`, at the same scale."""
+        if space.fingerprint != self.archs.space.fingerprint:
+            raise TableError(
+                f"The table is of {self.archs.space.fingerprint}, but it was asked about {space.fingerprint}: figures of "
+                "another space or scale do not carry over. Choose the space and scale that the table was made with."
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the table as Parquet; a former file is replaced in one step."""
+        arrays: dict[str, Any] = {
+            f"{_GENE}{gene.name}": self.archs.rows[:, i].astype(np.int16)
+            for i, gene in enumerate(self.archs.space.genes)
+        }
+        arrays |= self.values
+        meta = {
+            "schema": SCHEMA_VERSION,
+            "space": self.archs.space.fingerprint,
+            "columns": [asdict(column) for column in self.columns.values()],
+            "provenance": self.provenance,
+        }
+        table = pa.table(arrays).replace_schema_metadata({_META: json.dumps(meta).encode()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        pq.write_table(table, partial, compression="zstd")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, space: GeneSpace) -> "Table":
+        """Read a table of `space`.
+
+        Raises:
+            TableError: If the file is missing, damaged, no nasflow table, or of another space or schema.
+        """
+        meta, data = _read(path)
+        if meta["space"] != space.fingerprint:
+            raise TableError(
+                f"{path} holds architectures of {meta['space']}, not of {space.fingerprint}. Choose the space and scale "
+                "that the table was made with."
+            )
+        rows = np.stack([data[f"{_GENE}{gene.name}"].to_numpy() for gene in space.genes], axis=1).astype(np.int64)
+        columns = [Column(**column) for column in meta["columns"]]
+        values = {column.name: data[column.name].to_numpy() for column in columns}
+        return cls(ArchBatch(space, rows), values, columns, meta["provenance"])
+
+    def pool(self) -> Rows:
+        """Return the rows that the table holds, shape `(n, genes)`: all that a search may visit."""
+        return self.archs.rows
+
+
+def _raw_keys(rows: Rows) -> list[bytes]:
+    return [row.tobytes() for row in np.ascontiguousarray(rows.astype(np.int16))]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Any]:
+    if not path.is_file():
+        raise TableError(f"There is no table {path}. Check the path, or import the table first.")
+    try:
+        data = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise TableError(f"{path} is not a readable Parquet file ({error}). Import or download it again.") from error
+    raw = (data.schema.metadata or {}).get(_META)
+    if raw is None:
+        raise TableError(f"{path} is a Parquet file but not a nasflow table: it lacks the description of its columns.")
+    meta = json.loads(raw)
+    if meta["schema"] != SCHEMA_VERSION:
+        raise TableError(
+            f"{path} has table schema {meta['schema']}, this version of nasflow reads {SCHEMA_VERSION}. Import it again."
+        )
+    return meta, data
