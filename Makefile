@@ -6,7 +6,6 @@ CONSTRAINTS := .ci/constraints.txt
 RUN ?= outputs/demo
 TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-export OMP_NUM_THREADS ?= 1
 
 .PHONY: install search test test-system test-slow lint clean
 

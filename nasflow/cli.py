@@ -1,6 +1,5 @@
 """`nasflow JOB [hydra overrides]`: each job is a Hydra application with a primary configuration of its name."""
 
-import logging
 import os
 import re
 import sys
@@ -15,7 +14,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from nasflow.config import CONF, composer, register_plugins
+from nasflow.config import CONF, composed, register_plugins
 from searchspaces.errors import ConfigError, NasflowError, unknown
 
 JOBS = {
@@ -71,12 +70,14 @@ def _run(job: str, overrides: list[str]) -> int:
         raise ConfigError(unknown("job", job, JOBS))
     register_plugins()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach main(), which words them
-    returned: list[Any] = []
+    errors: list[Exception] = []
 
     def task(config: DictConfig) -> None:
-        logging.captureWarnings(True)
-        function: Callable[[DictConfig], Any] = import_module(f"nasflow.jobs.{job}").run
-        returned.append(function(config))
+        function: Callable[[DictConfig], None] = import_module(f"nasflow.jobs.{job}").run
+        try:
+            function(config)
+        except Exception as error:  # Hydra would print it its own way, and end a sweep at the first one
+            errors.append(error)
 
     former, sys.argv = sys.argv, [f"nasflow {job}", *overrides]
     try:
@@ -85,6 +86,8 @@ def _run(job: str, overrides: list[str]) -> int:
         return int(leaving.code or 0)
     finally:
         sys.argv = former
+    if errors:
+        raise errors[0]
     return 0
 
 
@@ -102,16 +105,20 @@ def _message(arguments: Sequence[str], error: Exception) -> str:
     match = re.search(r"Could not override '([^']+)'", text)
     if match:
         key = match.group(1).partition("@")[0]
-        return unknown("configuration key", key, _keys(arguments[0])) + f" (+{key}=... adds a new one.)"
+        return _unknown_key(arguments[0], key)
     return text
 
 
-def _keys(job: str) -> set[str]:
-    with composer():
-        config = hydra.compose(job, return_hydra_config=False)
-    container = OmegaConf.to_container(config, resolve=False)
-    keys = set(container) if isinstance(container, dict) else set()
-    return {str(key) for key in keys}
+def _unknown_key(job: str, key: str) -> str:
+    """Name the first part of a dotted key that does not exist, and what stands beside it."""
+    level: Any = OmegaConf.to_container(composed(job), resolve=False)
+    prefix = ""
+    for part in key.split("."):
+        if not isinstance(level, dict) or part not in level:
+            break
+        level, prefix = level[part], f"{prefix}{part}."
+    choices = [f"{prefix}{name}" for name in level] if isinstance(level, dict) else [prefix.rstrip(".")]
+    return f"{unknown('configuration key', key, choices)} To add a key that is not there yet, write +{key}=..."
 
 
 if __name__ == "__main__":

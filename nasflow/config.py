@@ -50,7 +50,7 @@ def composed(job: str, overrides: Sequence[str] = ()) -> DictConfig:
 
     Args:
         job: `search`, `worker`, ….
-        overrides: Hydra overrides, such as `space=nb201`.
+        overrides: Hydra overrides, such as `budget=20`.
     """
     with composer():
         return compose(job, overrides=list(overrides))

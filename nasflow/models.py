@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -53,7 +54,8 @@ def save_weights(path: Path, weights: Arrays) -> None:
     """Write weights, replacing a former file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(dict(weights), partial)
+    # safetensors writes the memory as it lies, whatever its strides.
+    save_file({key: np.ascontiguousarray(array) for key, array in weights.items()}, partial)
     partial.replace(path)
 
 

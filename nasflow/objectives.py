@@ -1,5 +1,6 @@
 """What a search is after: metrics to maximise or minimise, and bounds to keep."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,10 +8,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from searchspaces.errors import ConfigError
+from searchspaces.errors import ConfigError, unknown
 
 Direction = Literal["maximize", "minimize"]
 Columns = Mapping[str, NDArray[np.float64]]
+
+_ENTRIES = ("direction", "at_least", "at_most")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class Objective:
         direction: `maximize`, `minimize`, or None for a metric that is only bounded.
         at_least: Smallest allowed value, in the metric's unit.
         at_most: Largest allowed value, in the metric's unit.
+
+    Raises:
+        ConfigError: If the direction is unknown, a bound is no finite number, or nothing can meet the bounds.
     """
 
     metric: str
@@ -35,12 +41,22 @@ class Objective:
                 f"Objective {self.metric!r} has direction {self.direction!r}: choose maximize, minimize, or leave it "
                 "out for a metric that is only bounded by at_least or at_most."
             )
+        for name, bound in (("at_least", self.at_least), ("at_most", self.at_most)):
+            number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
+            if bound is not None and not (number and math.isfinite(bound)):
+                raise ConfigError(
+                    f"Objective {self.metric!r} has {name}={bound!r}: give a finite number in the metric's unit, or leave "
+                    "it out."
+                )
         if self.direction is None and self.at_least is None and self.at_most is None:
             raise ConfigError(
                 f"Objective {self.metric!r} needs a direction (maximize, minimize) or a bound (at_least, at_most)."
             )
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
-            raise ConfigError(f"Nothing meets {self.metric!r} with {self.at_least=} above {self.at_most=}.")
+            raise ConfigError(
+                f"Nothing meets the bounds of objective {self.metric!r}: at_least={self.at_least:g} lies above "
+                f"at_most={self.at_most:g}."
+            )
 
     def violation(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """By how much `values (n,)` miss the bounds, relative to the bound; 0 where they keep them; shape `(n,)`."""
@@ -68,18 +84,24 @@ class Objectives:
         for metric, entry in metrics.items():
             if entry is None:
                 continue
-            unknown_keys = set(entry) - {"direction", "at_least", "at_most"}
-            if unknown_keys:
+            if not isinstance(entry, Mapping):
                 raise ConfigError(
-                    f"Objective {metric!r} has the unknown entries {sorted(unknown_keys)}; direction, at_least and "
-                    f"at_most exist: write for instance +objective.{metric}.at_most=2."
+                    f"Objective {metric!r} is {entry!r}, but takes entries: write for instance "
+                    f"+objective.{metric}.direction=minimize or +objective.{metric}.at_most=2."
                 )
+            for key in entry:
+                if key not in _ENTRIES:
+                    raise ConfigError(
+                        f"{unknown(f'entry of objective {metric!r}', str(key), _ENTRIES)} Write for instance "
+                        f"+objective.{metric}.at_most=2."
+                    )
             entries.append(Objective(metric, **entry))
         self.entries: tuple[Objective, ...] = tuple(entries)
         if not self.optimised:
+            bounded = ", ".join(entry.metric for entry in entries) or "no metric"
             raise ConfigError(
-                "At least one metric must be maximised or minimised, but "
-                f"{', '.join(metrics) or 'none'} only have bounds or nothing. Add objective.METRIC.direction=minimize."
+                f"At least one metric must be maximised or minimised, but {bounded} is given, with bounds at most. Add "
+                "for instance +objective.accuracy.direction=maximize."
             )
 
     @property

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from nasflow.config import instantiate, plain
+from nasflow.config import composed, instantiate, plain
 from nasflow.environment import environment
 from nasflow.evaluators.base import Context, Evaluator
-from nasflow.models import Model, write_models
+from nasflow.models import Model, weights_path, write_models
 from nasflow.objectives import Objectives
 from nasflow.pareto import non_dominated
 from nasflow.progress import Progress
@@ -85,9 +85,8 @@ class Search:
         strategy: Strategy = instantiate(self.config.strategy, space=self.space, objectives=self.objectives)
         bounded = {entry.metric for entry in self.objectives.bounded}
         cheap = [e for e in self.evaluators if e.cost == "cheap" and bounded & set(e.provides)]
-        if cheap:
-            strategy = Filter(strategy, lambda rows: self._cheap_violation(rows, cheap))
-        return Deduplicate(strategy)
+        fresh = Deduplicate(strategy)
+        return Filter(fresh, lambda rows: self._cheap_violation(rows, cheap)) if cheap else fresh
 
     def _cheap_violation(self, rows: Rows, cheap: Sequence[Evaluator]) -> Any:
         archs = ArchBatch(self.space, rows)
@@ -210,15 +209,34 @@ class Search:
         )
 
 
+def search(*overrides: str, folder: str | Path, progress: bool = False) -> tuple[Search, list[Model]]:
+    """Run or resume a search from Python, as `nasflow search` does from the command line.
+
+    Args:
+        *overrides: What differs from the default configuration, such as `"task=digits"` and `"budget=20"`.
+        folder: Log, report and models go here.
+        progress: Whether to show progress.
+
+    Returns:
+        The search, whose `study` has all records, and the non-dominated models.
+
+    Raises:
+        NasflowError: If the search cannot run, or no model meets the bounds.
+    """
+    run = Search(composed("search", [*overrides, f"storage.path={Path(folder) / 'study.journal'}"]), Path(folder))
+    run.save_config()
+    return run, run.finish(run.run(progress))
+
+
 def _columns(records: Sequence[Record], objectives: Objectives) -> Mapping[str, Any]:
     return {metric: np.array([record.metrics[metric] for record in records]) for metric in objectives.metrics}
 
 
 def _drop_weights(folder: Path, keep: Sequence[Record]) -> None:
     """Delete the trained weights of dominated networks, which no later front can hold."""
-    kept = {f"slot_{record.slot}.safetensors" for record in keep}
+    kept = {weights_path(folder, record.slot) for record in keep}
     for path in (folder / "weights").glob("slot_*.safetensors"):
-        if path.name not in kept:
+        if path not in kept:
             path.unlink(missing_ok=True)
 
 

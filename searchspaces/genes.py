@@ -119,8 +119,8 @@ class GeneSpace:
 
     def keys(self, rows: Rows) -> list[bytes]:
         """Return one hashable key per row, equal for rows of the same canonical class."""
-        small = self.canonical(rows).astype(np.int16)
-        return [row.tobytes() for row in small]
+        compact = self.canonical(rows).astype(np.int32)
+        return [row.tobytes() for row in compact]
 
     # -- moving about ----------------------------------------------------------------------------------------
 
@@ -230,7 +230,7 @@ class JointSpace(GeneSpace):
 
     def __init__(self, **parts: GeneSpace) -> None:
         if not parts:
-            raise ArchitectureError("A joint space needs at least one part, for instance architecture=NB201().")
+            raise ArchitectureError("A joint space needs at least one part, for instance architecture=SPACE.")
         self.parts = parts
         self.genes = tuple(
             Gene(f"{name}.{gene.name}", gene.choices, gene.ordered)
@@ -266,10 +266,17 @@ class JointSpace(GeneSpace):
         return self._slices[name]
 
     def freeze(self, part: str, row: Any) -> "JointSpace":
-        """Return this space with one part fixed to `row`: sampling and mutation leave it alone."""
+        """Return this space with one part fixed to `row`: sampling and mutation leave it alone.
+
+        Raises:
+            ArchitectureError: If there is no such part, or `row` is not exactly one valid row of it.
+        """
         self.part(part)
+        rows = self.parts[part].check(row)
+        if len(rows) != 1:
+            raise ArchitectureError(f"Part {part!r} is frozen to one row, but got {len(rows)}.")
         result = JointSpace(**self.parts)
-        result._frozen = {**self._frozen, part: self.parts[part].check(row)[:1]}
+        result._frozen = {**self._frozen, part: rows}
         return result
 
     def _join(self, method: str, rows: Rows) -> list[Any]:
@@ -283,8 +290,11 @@ class JointSpace(GeneSpace):
         return valid
 
     def canonical(self, rows: Rows) -> Rows:
-        """Canonicalise each part on its own."""
-        return np.concatenate(self._join("canonical", rows), axis=1)
+        """Canonicalise each part on its own; frozen parts stay as frozen, since no other row of theirs is valid."""
+        result = np.concatenate(self._join("canonical", rows), axis=1)
+        for name, row in self._frozen.items():
+            result[:, self._slices[name]] = row
+        return result
 
     def active(self, rows: Rows) -> Mask:
         """Genes active in their part and not frozen."""

@@ -56,6 +56,7 @@ class SearchSpace(GeneSpace):
         for key in overrides:
             if key not in self.scales[scale]:
                 raise ConfigError(unknown(f"argument of space {self.name!r}", key, self.scales[scale]))
+            _check_like(f"{self.name}.{key}", overrides[key], self.scales[scale][key])
         self.scale: dict[str, Any] = {
             key: overrides[key] if overrides.get(key) is not None else value
             for key, value in self.scales[scale].items()
@@ -105,6 +106,21 @@ class SearchSpace(GeneSpace):
                 for name in node.inputs:
                     adjacency[i, position[name], v + 1] = True
         return adjacency, ops
+
+
+def _check_like(name: str, value: Any, default: Any) -> None:
+    """Raise a `ConfigError` unless an override is positive and of the kind and length of what it replaces."""
+    if value is None:
+        return
+    if isinstance(default, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or len(value) != len(default):
+            raise ConfigError(f"{name} is a list of {len(default)} numbers, such as {list(default)}, but is {value!r}.")
+        for entry, like in zip(value, default, strict=True):
+            _check_like(name, entry, like)
+    elif isinstance(default, int) and not (isinstance(value, int) and value > 0):
+        raise ConfigError(f"{name} takes whole numbers from 1 on, such as {default}, but is {value!r}.")
+    elif isinstance(default, float) and not (isinstance(value, (int, float)) and value > 0):
+        raise ConfigError(f"{name} takes positive numbers, such as {default:g}, but is {value!r}.")
 
 
 def _generic_ops() -> tuple[Op, ...]:

@@ -12,6 +12,8 @@ from searchspaces.genes import GeneSpace, Rows
 class Log:
     """The finished trials of a study, ordered by slot, and what is under way.
 
+    The arrays that a study gives are read-only.
+
     Attributes:
         space: The space that `rows` belong to.
         slots: Slot numbers, shape `(n,)`, increasing.
@@ -19,7 +21,7 @@ class Log:
         losses: Objectives as values to minimise, shape `(n, objectives)`; `inf` for failed or ruled-out trials.
         violation: Sum of the relative violations of all bounds, shape `(n,)`; 0 is feasible, failed trials have `inf`.
         fidelity: Fidelity of each trial (epochs, for instance), shape `(n,)`; `nan` stands for the full one.
-        pending: Architectures that other workers are evaluating, shape `(m, genes)`.
+        pending: Architectures that workers are evaluating, shape `(m, genes)`.
     """
 
     space: GeneSpace

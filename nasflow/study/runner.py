@@ -1,31 +1,30 @@
 """The loop that fills a study: claim a slot, propose, evaluate, write."""
 
-import errno
 import logging
 import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from nasflow.evaluators.base import Context, Evaluator
-from nasflow.pareto import non_dominated
-from nasflow.strategies.base import Strategy
+from nasflow.study.evaluation import Evaluation, machine_fault, proposal_rng, select, slot_seed
 from nasflow.study.study import Claim, Record, Study
 from nasflow.study.workers import Heartbeat, Liveness, Worker
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ConfigError, NasflowError, StudyError, unknown
+from searchspaces.errors import ConfigError, NasflowError, StudyError
+
+if TYPE_CHECKING:
+    from nasflow.strategies.base import Strategy  # strategies read logs, so they import this package
+
+__all__ = ["Progress", "Runner", "select", "slot_seed"]
 
 logger = logging.getLogger(__name__)
 
 Progress = Callable[[list[Record]], None]
-POLL_S = 0.5
-_MACHINE_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 @dataclass
@@ -37,138 +36,145 @@ class Runner:
         strategy: What proposes architectures.
         evaluators: What gives the metrics; cheap ones run first, the rest in the given order.
         folder: Where evaluators keep artefacts; None for nowhere.
-        max_failure_rate: Share of failed slots above which the run stops, once `patience` slots are spent.
+        max_failure_rate: Share of the slots spent during this run above which failures stop it.
         patience: Slots before failures are judged.
         liveness: Decides which other workers are dead.
         progress: Called with all records after every slot.
+        poll_s: Seconds between looks at the storage while other workers finish.
     """
 
     study: Study
-    strategy: Strategy
+    strategy: "Strategy"
     evaluators: Sequence[Evaluator]
     folder: Path | None = None
     max_failure_rate: float = 0.5
     patience: int = 5
     liveness: Liveness | None = None
     progress: Progress | None = None
+    poll_s: float = 0.5
 
     def __post_init__(self) -> None:
-        self.evaluators = select(self.evaluators, self.study.objectives.metrics)
+        if not 0 <= self.max_failure_rate <= 1:
+            raise ConfigError(f"max_failure_rate is a share between 0 and 1, but is {self.max_failure_rate}.")
+        self._evaluation = Evaluation(self.evaluators, self.study.objectives)
+        self.evaluators = self._evaluation.evaluators
         self._liveness = self.liveness or Liveness()
-        self._worker = str(Worker.current())
+        self._waiting = False
 
     def run(self, budget: int) -> list[Record]:
         """Work until slots 0 to `budget - 1` are spent, here or by other workers, and return all records.
 
         Raises:
-            StudyError: If too many slots fail, or the log cannot be written.
+            StudyError: If too many slots fail, the machine fails, or the log cannot be read or written.
+            ArchitectureError: If the strategy proposes what does not belong to the space.
         """
-        with _interruptible(), Heartbeat(lambda: self.study.beat(self._worker, time.time())):
+        worker = Worker.current()
+        before = {record.slot for record in self.study.records()}
+        with _interruptible(), Heartbeat(worker, lambda text: self.study.beat(text, time.time())):
             self._report()
             while True:
-                reaped = self.study.reap(self._liveness)
-                if reaped:
-                    logger.warning("Taking up slots of dead workers again: %s", ", ".join(map(str, reaped)))
-                self._check_failures()
+                self._reap()
+                self._check_failures(before)
                 slot = self.study.next_slot(budget)
                 if slot is None and not self.study.running():
-                    return self.study.records()
+                    break
                 if slot is None:
-                    time.sleep(POLL_S)
-                elif not self._take(slot):
-                    return self.study.records()
+                    self._wait()
+                elif not self._take(slot, worker):
+                    break
+        return self.study.records()
 
-    def _take(self, slot: int) -> bool:
+    def _reap(self) -> None:
+        reaped = self.study.reap(self._liveness)
+        if reaped:
+            logger.warning("Taking up slots of dead workers again: %s", ", ".join(map(str, reaped)))
+
+    def _wait(self) -> None:
+        if not self._waiting:
+            workers = {str(trial.user_attrs.get("worker", "?")) for trial in self.study.running()}
+            names = sorted(" process ".join(worker.split("|")[:2]) for worker in workers)
+            logger.info("No slot is free; waiting for other workers (%s).", ", ".join(names))
+        self._waiting = True
+        time.sleep(self.poll_s)
+
+    def _take(self, slot: int, worker: Worker) -> bool:
         """Evaluate one slot; False when the strategy has nothing left to propose."""
-        rng = np.random.default_rng([self.study.seed, slot])
+        rng = proposal_rng(self.study.seed, slot)
         rows, fidelity = self.strategy.propose(self.study.log(), 1, rng)
         if len(rows) == 0:
             if self.study.running():
-                time.sleep(POLL_S)
+                self._wait()
                 return True
             logger.warning("Every architecture that the strategy can reach has been evaluated: stopping early.")
             return False
-        claim = self.study.claim(slot, rows[0], self._worker)
+        archs = ArchBatch(self.study.space, rows[:1])
+        claim = self.study.claim(slot, archs.rows[0], str(worker))
         if claim is not None:
-            self._evaluate(claim, fidelity)
+            self._waiting = False
+            self._evaluate(claim, archs, fidelity)
             self._report()
         return True
 
-    def _evaluate(self, claim: Claim, fidelity: float | None) -> None:
+    def _evaluate(self, claim: Claim, archs: ArchBatch, fidelity: float | None) -> None:
         started = time.perf_counter()
         try:
-            result, ruled_out = self._measure(claim, fidelity)
+            front = self.study.front()
+            context = Context(
+                seeds=[slot_seed(self.study.seed, claim.slot)],
+                slots=[claim.slot],
+                fidelity=fidelity,
+                folder=self.folder,
+                front=ArchBatch(self.study.space, front) if len(front) else None,
+            )
+            result = asdict(self._evaluation(archs, context))
         except (StudyError, KeyboardInterrupt, SystemExit) as error:
-            self.study.release(claim, f"interrupted: {type(error).__name__}")
+            self._release(claim, f"interrupted: {type(error).__name__}")
             raise
-        except OSError as error:
-            if error.errno not in _MACHINE_FAULTS:
-                self.study.fail(claim, self._reason(claim, error))
-                return
-            self.study.release(claim, f"interrupted: {error}")
-            raise StudyError(
-                f"Slot {claim.slot} could not be evaluated because of the machine, not the architecture: {error}. "
-                "Nothing that had finished is lost. Free space or repair what is named, then give the same command "
-                "again."
-            ) from error
         except Exception as error:  # whatever an evaluator raises is recorded, and the run goes on
-            self.study.fail(claim, self._reason(claim, error))
+            self._fail(claim, error)
             return
-        result["seconds"] = time.perf_counter() - started
-        if not self.study.finish(claim, result, ruled_out):
-            logger.warning("Slot %d was given to another worker while it ran here; this result is dropped.", claim.slot)
+        ruled_out = result.pop("ruled_out")
+        if not self.study.finish(claim, result | {"seconds": time.perf_counter() - started}, ruled_out):
+            self._lost(claim)
 
-    def _reason(self, claim: Claim, error: Exception) -> str:
-        reason = str(error) if isinstance(error, NasflowError) else f"{type(error).__name__}: {error}"
+    def _release(self, claim: Claim, reason: str) -> None:
+        # Where the log cannot be written either, the slot is taken up again as that of a dead worker.
+        with suppress(StudyError):
+            self.study.release(claim, reason)
+
+    def _fail(self, claim: Claim, error: Exception) -> None:
+        fault = machine_fault(error, self.folder)
+        if fault:
+            self._release(claim, f"interrupted: {fault}")
+            raise StudyError(
+                f"Slot {claim.slot} could not be evaluated because of the machine, not the architecture: {fault}. "
+                "Nothing that had finished is lost. Free space or mend what is named, then give the same command again."
+            ) from error
+        ours = isinstance(error, NasflowError)
+        reason = str(error) if ours else f"{type(error).__name__}: {error}"
         logger.warning("Slot %d failed: %s", claim.slot, reason)
-        if not isinstance(error, NasflowError) and self.folder is not None:
-            dump = self.folder / "errors" / f"slot_{claim.slot}.txt"
-            dump.parent.mkdir(parents=True, exist_ok=True)
-            dump.write_text(traceback.format_exc())
-        return reason
+        if not ours and self.folder is not None:
+            _dump(self.folder / "errors" / f"slot_{claim.slot}.txt", error)
+        if not self.study.fail(claim, reason):
+            self._lost(claim)
 
-    def _measure(self, claim: Claim, fidelity: float | None) -> tuple[dict[str, Any], bool]:
-        """Run the evaluators in order; stop at the first missed bound."""
-        archs = ArchBatch(self.study.space, claim.row)
-        context = Context(
-            seeds=[slot_seed(self.study.seed, claim.slot)],
-            fidelity=fidelity,
-            folder=self.folder,
-            front=self._front(),
+    def _lost(self, claim: Claim) -> None:
+        logger.warning(
+            "Slot %d was given to another worker, for this one had seemed dead; what came out of it here is dropped.",
+            claim.slot,
         )
-        objectives = self.study.objectives
-        metrics: dict[str, float] = {}
-        provenance: dict[str, Any] = {} if fidelity is None else {"fidelity": fidelity}
-        for evaluator in self.evaluators:
-            evaluation = evaluator.evaluate(archs, context)
-            metrics |= {name: float(values[0]) for name, values in evaluation.columns.items()}
-            if evaluation.provenance:
-                provenance[type(evaluator).__name__.lower()] = evaluation.provenance[0]
-            known = {name: np.array([value]) for name, value in metrics.items()}
-            violations = {name: float(missed[0]) for name, missed in objectives.violations(known).items()}
-            if any(missed > 0 for missed in violations.values()):
-                break
-        missing = [metric for metric in objectives.metrics if metric not in metrics]
-        unusable = [m for m in objectives.metrics if m in metrics and not np.isfinite(metrics[m])]
-        if unusable:
-            raise NasflowError(f"{unusable[0]} is {metrics[unusable[0]]}, not a finite number.")
-        return {"metrics": metrics, "violations": violations, "provenance": provenance}, bool(missing)
 
-    def _front(self) -> ArchBatch | None:
-        log = self.study.log()
-        good = np.flatnonzero(log.succeeded & (log.violation <= 0))
-        if len(good) == 0:
-            return None
-        return ArchBatch(self.study.space, log.rows[good[non_dominated(log.losses[good])]])
-
-    def _check_failures(self) -> None:
-        records = self.study.records()
+    def _check_failures(self, before: set[int]) -> None:
+        """Stop when too many slots failed since this run began: what failed before may have been mended."""
+        records = [record for record in self.study.records() if record.slot not in before]
         failed = [record for record in records if record.state == "failed"]
         if len(records) >= self.patience and len(failed) > self.max_failure_rate * len(records):
+            last = max(failed, key=lambda record: record.trial)
             raise StudyError(
                 f"{len(failed)} of {len(records)} evaluations failed, more than {self.max_failure_rate:.0%}, so the "
-                f"run stops; the last one said: {failed[-1].error} Mend the cause, or raise max_failure_rate, and give "
-                "the same command again: what had finished is kept."
+                f"run stops; the last one, slot {last.slot}, said: {last.error} Mend the cause, or raise "
+                "max_failure_rate, and give the same command again: it continues with the next slot, and a larger "
+                "budget makes up for the failed ones."
             )
 
     def _report(self) -> None:
@@ -176,31 +182,13 @@ class Runner:
             self.progress(self.study.records())
 
 
-def slot_seed(seed: int, slot: int) -> int:
-    """Return the seed of a slot's evaluation, a non-negative 31-bit number."""
-    return int(np.random.SeedSequence([seed, slot]).generate_state(1)[0] >> 1)
-
-
-def select(evaluators: Sequence[Evaluator], metrics: Sequence[str]) -> list[Evaluator]:
-    """Return those evaluators that are needed for `metrics`, cheap ones first, each metric from its first provider.
-
-    Raises:
-        ConfigError: If no evaluator provides a metric.
-    """
-    provided = {name for evaluator in evaluators for name in evaluator.provides}
-    for metric in metrics:
-        if metric not in provided:
-            raise ConfigError(
-                f"No evaluator gives {metric!r}. " + unknown("metric", metric, provided)
-                + " Or add the evaluator that gives it, for instance evaluator=[costs,train,device]."
-            )
-    chosen: list[Evaluator] = []
-    open_metrics = set(metrics)
-    for evaluator in evaluators:
-        if open_metrics & set(evaluator.provides):
-            chosen.append(evaluator)
-            open_metrics -= set(evaluator.provides)
-    return sorted(chosen, key=lambda evaluator: evaluator.cost != "cheap")
+def _dump(path: Path, error: Exception) -> None:
+    """Keep the traceback of an error; that this fails is no reason to stop."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as failed:
+        logger.warning("The traceback could not be kept in %s: %s", path, failed)
 
 
 @contextmanager
@@ -218,4 +206,4 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)

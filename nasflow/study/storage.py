@@ -3,125 +3,22 @@
 All are Optuna storages, so that Optuna's dashboard, plots and command line work on nasflow's studies.
 """
 
-import fcntl
-import json
-import os
+import logging
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, BinaryIO
+import warnings
+from typing import Any
 
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from searchspaces.errors import ConfigError, StudyError, unknown
+from nasflow.study.journal import JournalBackend
+from searchspaces.errors import NasflowError, StudyError
 
+__all__ = ["JournalBackend", "database", "grpc", "journal", "memory"]
 
-class FlockLock:
-    """Exclusive lock on a file beside the journal, by `flock`; the system releases it when its holder dies.
+logger = logging.getLogger(__name__)
 
-    Args:
-        path: The file to lock; created when absent.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._descriptor = -1
-
-    def acquire(self) -> bool:
-        """Wait for the lock."""
-        self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o666)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        return True
-
-    def release(self) -> None:
-        """Give the lock back."""
-        os.close(self._descriptor)
-
-
-class JournalBackend(JournalFileBackend):
-    """Optuna's journal file, made to survive a torn last line and a full disk.
-
-    A process that dies while it writes leaves a line without its end. Optuna's backend would glue the next entry onto
-    it and fail at every later opening; here every writer first cuts an unterminated tail off, under the lock.
-
-    Args:
-        path: The journal file.
-        lock: `flock`, or `symlink` for file systems without it (a dead holder then delays others by 30 s).
-    """
-
-    def __init__(self, path: str, lock: str = "flock") -> None:
-        locks: dict[str, Callable[[], Any]] = {
-            "flock": lambda: FlockLock(f"{path}.lock"),
-            "symlink": lambda: JournalFileSymlinkLock(path),
-        }
-        if lock not in locks:
-            raise ConfigError(unknown("journal lock", lock, locks))
-        super().__init__(path, locks[lock]())
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._lock.acquire()
-        try:
-            yield
-        finally:
-            self._lock.release()
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append entries durably: all of them, or none.
-
-        Raises:
-            StudyError: If they cannot be written, for instance because the disk is full.
-        """
-        data = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
-        with self._locked(), Path(self._file_path).open("r+b", buffering=0) as file:
-            end = _cut_torn_tail(file)
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
-            except OSError as error:
-                file.truncate(end)
-                raise StudyError(
-                    f"The study log {self._file_path} cannot be written: {error.strerror}. Nothing that had finished "
-                    "is lost. Free some space (or repair the disk), then give the same command again: it continues."
-                ) from error
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield the entries from number `log_number_from` on; an unterminated last line is left out.
-
-        Raises:
-            StudyError: If an entry is not readable.
-        """
-        number = log_number_from
-        try:
-            for entry in super().read_logs(log_number_from):
-                yield entry
-                number += 1
-        except (ValueError, KeyError) as error:
-            raise StudyError(
-                f"The study log {self._file_path} is corrupt at line {number + 1}: {error}. The lines before it are "
-                f"sound: keep a copy, cut the file there (head -n {number} FILE > NEW), put NEW in its place and give "
-                "the same command again, or start anew in another folder."
-            ) from error
-
-
-def _cut_torn_tail(file: BinaryIO) -> int:
-    """Cut what follows the last line end; leave the position at the end and return it."""
-    end = file.seek(0, os.SEEK_END)
-    position = end
-    keep = 0
-    while position > 0 and not keep:
-        step = min(position, 1 << 16)
-        position -= step
-        file.seek(position)
-        last = file.read(step).rfind(b"\n")
-        keep = position + last + 1 if last >= 0 else 0
-    if keep != end:
-        file.truncate(keep)
-    return file.seek(keep)
+_EXTRA = "pip install 'nasflow[rdb]'"
 
 
 def memory() -> BaseStorage:
@@ -133,11 +30,20 @@ def journal(path: str, lock: str = "flock") -> BaseStorage:
     """Storage in a journal file, shared by workers that see the file.
 
     Args:
-        path: The file; its folder is created.
-        lock: See `JournalBackend`.
+        path: The file; it and its folder are created when absent.
+        lock: `flock`, or `symlink` for file systems without it.
+
+    Raises:
+        ConfigError: If the lock is unknown.
+        StudyError: If the file cannot be created or read, is corrupt, or is not a study log.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalBackend(path, lock))
+    backend = JournalBackend(path, lock)
+    try:
+        return JournalStorage(backend)
+    except NasflowError:
+        raise
+    except Exception as error:  # Optuna replays the log unchecked, so a foreign entry may raise anything
+        raise backend.corrupt(backend.lines_read, f"{type(error).__name__}: {error}") from error
 
 
 def database(url: str, retries: int = 5) -> BaseStorage:
@@ -145,37 +51,75 @@ def database(url: str, retries: int = 5) -> BaseStorage:
 
     Args:
         url: SQLAlchemy URL, such as `postgresql+psycopg://user@host/name` or `sqlite:///study.db`.
-        retries: How often to try to connect, a second apart.
+        retries: How often to try to connect, with growing pauses of together some 3 s.
 
     Raises:
         StudyError: If the database cannot be reached or its driver is not installed.
     """
-    hidden = url.rpartition("@")[2]
+    from sqlalchemy.exc import DBAPIError
+
+    hidden = url.rpartition("@")[2].partition("?")[0]
     error: Exception | None = None
-    for attempt in range(retries):
+    for attempt in range(max(retries, 1)):
+        if attempt:
+            logger.info("Trying again to open the database %s.", hidden)
+            time.sleep(0.1 * 2**attempt)
         try:
-            return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+            return _rdb(url)
         except ImportError as missing:
-            raise StudyError(
-                f"The database {hidden} needs a driver that is not installed ({missing}): pip install 'nasflow[rdb]'."
-            ) from missing
-        except Exception as failed:  # SQLAlchemy's and each driver's own errors share no narrower base
+            raise StudyError(f"The database {hidden} needs a driver that is not installed: {_EXTRA}.") from missing
+        except (DBAPIError, StorageInternalError) as failed:  # not there yet, or another worker creates the tables too
             error = failed
-            if attempt + 1 < retries:
-                time.sleep(1)
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        except Exception as failed:  # a URL that cannot be read, tables of another version of Optuna
+            error = failed
+            break
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    reason = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
     raise StudyError(
-        f"The database {hidden} cannot be opened: {reason}. Check that it runs, that the URL is right and that the "
+        f"The database {hidden} cannot be opened: {reason} Check that it runs, that storage.url is right and that the "
         "user may create tables."
     ) from error
 
 
-def grpc(host: str, port: int = 13000) -> BaseStorage:
+def _rdb(url: str) -> RDBStorage:
+    from sqlalchemy import event
+
+    if not url.startswith("sqlite"):
+        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    # SQLite takes a lock at the first write only, and knows no SELECT ... FOR UPDATE: two workers could both find a
+    # trial running and both end it. So each transaction takes the lock as it begins.
+    storage = RDBStorage(url, engine_kwargs={"connect_args": {"isolation_level": None, "timeout": 60}})
+    event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return storage
+
+
+def grpc(host: str = "localhost", port: int = 13000, timeout_s: float = 10.0) -> BaseStorage:
     """Client of Optuna's gRPC proxy, which stands in front of a database and serves many workers.
 
-    Start the proxy with `optuna.storages.run_grpc_proxy_server(RDBStorage(url))`. It must not stand in front of a
-    journal: a proxy over a journal mixes its workers up.
-    """
-    from optuna.storages import GrpcStorageProxy
+    Start the proxy with `run_grpc_proxy_server(get_storage(url), host=..., port=...)` of `optuna.storages`. It must
+    not stand in front of a journal, for then it mixes its workers up, and its port is open to whoever reaches it.
 
-    return GrpcStorageProxy(host=host, port=port)
+    Args:
+        host: Where the proxy runs.
+        port: Where it listens.
+        timeout_s: How long to wait for it.
+
+    Raises:
+        StudyError: If there is no proxy, or gRPC is not installed.
+    """
+    storage: Any
+    try:
+        from optuna.storages import GrpcStorageProxy
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            storage = GrpcStorageProxy(host=host, port=port)
+        storage.wait_server_ready(timeout=timeout_s)
+    except ImportError as missing:
+        raise StudyError(f"storage=grpc needs gRPC, which is not installed: {_EXTRA}.") from missing
+    except ConnectionError as error:
+        raise StudyError(
+            f"No gRPC proxy answers at {host}:{port} within {timeout_s:g} s. Start one in front of a database (see "
+            "optuna.storages.run_grpc_proxy_server), or check storage.host and storage.port."
+        ) from error
+    return storage  # type: ignore[no-any-return]

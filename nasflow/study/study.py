@@ -4,60 +4,45 @@ Every evaluation has a slot number. Seeds derive from the study's seed and the s
 slot of a dead worker is taken up again; so a resumed run equals an uninterrupted one. A trial's user attributes are
 
 - `slot` and `worker`, written with the trial itself;
-- `result`: one JSON object with `metrics`, `violations`, `provenance`, `seconds`;
-- `error`: why its evaluation failed (the slot is spent), or
+- `result`: a mapping with `metrics`, `violations`, `provenance`, `seconds`;
+- `error`: why its evaluation failed;
 - `abandoned`: why it does not count (its worker died, or another worker had claimed the slot first).
+
+A trial spends its slot when it is complete or pruned (ruled out) and has a result, or is failed and has an error. So
+the one write that ends a trial decides, and storages accept only the first such write.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nasflow.objectives import Objectives
+from nasflow.objectives import Direction, Objectives
+from nasflow.study.identity import describe_changes, identity
 from nasflow.study.log import Log
+from nasflow.study.records import Record, Records, State
 from nasflow.study.workers import Liveness
-from searchspaces.errors import StudyError
+from searchspaces.errors import ConfigError, NasflowError, StudyError
 from searchspaces.genes import GeneSpace, Rows
 
+__all__ = ["MAX_ATTEMPTS", "Claim", "Record", "Study"]
+
 MAX_ATTEMPTS = 3
-_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "ruled_out", TrialState.FAIL: "failed"}
-
-
-@dataclass(frozen=True)
-class Record:
-    """One spent slot.
-
-    Attributes:
-        slot: Its number.
-        trial: Number of the Optuna trial.
-        row: The architecture, shape `(genes,)`.
-        state: `complete`, `ruled_out` (a bound was missed before the expensive evaluations) or `failed`.
-        metrics: What is known, by name.
-        violation: Sum of the relative violations of the bounds.
-        provenance: What the evaluators said on how the figures came about, by evaluator.
-        error: Why it failed; empty otherwise.
-        seconds: Wall time of the evaluation.
-    """
-
-    slot: int
-    trial: int
-    row: NDArray[np.int64]
-    state: str
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    violation: float = 0.0
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    error: str = ""
-    seconds: float = 0.0
+_DIED = "its worker died"
+_STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "ruled_out",
+    TrialState.FAIL: "failed",
+}
 
 
 @dataclass(frozen=True)
@@ -87,7 +72,9 @@ class Study:
         name: The study's name within the storage.
 
     Raises:
-        StudyError: If the storage holds a study of this name with another space, other objectives or another config.
+        ConfigError: If the seed is negative or the config cannot be stored.
+        StudyError: If the storage fails, or holds a study of this name with another space, other objectives, another
+            seed or another config.
     """
 
     def __init__(
@@ -99,61 +86,105 @@ class Study:
         config: Mapping[str, Any] | None = None,
         name: str = "nasflow",
     ) -> None:
+        if seed < 0:
+            raise ConfigError(f"A study's seed is a number from 0 on, but is {seed}.")
         self.space = space
         self.objectives = objectives
         self.seed = seed
-        self.optuna = optuna.create_study(
-            storage=storage, study_name=name, directions=list(objectives.directions), load_if_exists=True
-        )
         self._distributions: dict[str, BaseDistribution] = {
             gene.name: CategoricalDistribution([_label(choice) for choice in gene.choices]) for gene in space.genes
         }
-        self._records: dict[int, Record] = {}
-        self._settled: set[int] = set()
-        self._check_identity({"space": space.fingerprint, "seed": seed, "config": dict(config or {})})
+        self._records = Records(space, objectives)
+        self._unfinished: dict[int, FrozenTrial] = {}
+        self._deaths: dict[int, int] = {}
+        self._seen = 0
+        self._log: tuple[tuple[int, ...], Log] | None = None
+        wanted = {entry.metric: asdict(entry) for entry in objectives.entries}
+        parts = identity(space=space.fingerprint, seed=seed, objective=wanted, config=dict(config or {}))
+        self._name = name
+        with self._guarded():
+            self.optuna = _open(storage, name, objectives.directions)
+            self._check_identity(parts)
 
-    def _check_identity(self, identity: Mapping[str, Any]) -> None:
+    def _check_identity(self, parts: Mapping[str, Any]) -> None:
         stored = self.optuna.user_attrs.get("nasflow")
-        if stored is None:
-            self.optuna.set_user_attr("nasflow", json.loads(json.dumps(identity)))
-            return
-        changed = _differences(stored, json.loads(json.dumps(identity)))
-        if changed:
-            listed = "; ".join(f"{key}: was {old!r}, is now {new!r}" for key, old, new in changed[:5])
-            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        if stored is None and self.optuna.get_trials(deepcopy=False):
             raise StudyError(
-                f"The study {self.optuna.study_name!r} was begun with another configuration ({listed}{more}). Only the "
-                "budget may change on a resume: give the former values, or start a new study in another folder "
-                "(hydra.run.dir=FOLDER)."
+                f"The storage has a study {self._name!r} that nasflow did not begin. Choose another name "
+                "(storage.study=NAME) or another folder (hydra.run.dir=FOLDER)."
             )
+        if stored is None:
+            with warnings.catch_warnings():  # metric names are still called experimental
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                self.optuna.set_metric_names([entry.metric for entry in self.objectives.optimised])
+            self.optuna.set_user_attr("nasflow", parts)
+            stored = self.optuna.user_attrs["nasflow"]  # what counts is what other workers read
+        changes = describe_changes(stored, parts)
+        if changes:
+            raise StudyError(
+                f"The study {self._name!r} was begun with another configuration ({changes}). Only the budget may "
+                "change on a resume: give the former values, or start a new study in another folder "
+                "(hydra.run.dir=FOLDER) or, in a database, under another name (storage.study=NAME)."
+            )
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Word the faults of a storage; each kind has errors of its own."""
+        try:
+            yield
+        except (NasflowError, UpdateFinishedTrialError):
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            reason = next(iter(str(cause).strip().splitlines()), "")
+            raise StudyError(
+                f"The storage of study {self._name!r} failed: {type(cause).__name__}: {reason} What had finished is "
+                "kept. See that the storage is there and that nobody else changes it, then give the same command again."
+            ) from error
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    def _trials(self) -> list[FrozenTrial]:
-        return self.optuna.get_trials(deepcopy=False)
+    def _sync(self) -> None:
+        """Take in the trials that are new, and those that had not finished when last seen."""
+        with self._guarded():
+            trials = self.optuna.get_trials(deepcopy=False)
+        for number in [*self._unfinished, *range(self._seen, len(trials))]:
+            trial = trials[number]
+            if "slot" not in trial.user_attrs:
+                continue
+            if not trial.state.is_finished():
+                self._unfinished[number] = trial
+                continue
+            self._unfinished.pop(number, None)
+            self._settle(trial)
+        self._seen = len(trials)
+
+    def _settle(self, trial: FrozenTrial) -> None:
+        attrs = trial.user_attrs
+        spent = "error" in attrs if trial.state == TrialState.FAIL else "result" in attrs
+        if spent:
+            self._records.add(self._read(trial))
+            self._log = None
+        elif attrs.get("abandoned", "").startswith(_DIED):
+            self._deaths[attrs["slot"]] = self._deaths.get(attrs["slot"], 0) + 1
 
     def records(self) -> list[Record]:
         """Return all spent slots, in slot order."""
-        for trial in self._trials():
-            if trial.number not in self._settled and trial.state.is_finished():
-                self._settled.add(trial.number)
-                if "slot" in trial.user_attrs and "abandoned" not in _final_attrs(trial):
-                    record = self._read(trial)
-                    self._records.setdefault(record.slot, record)
-        return [self._records[slot] for slot in sorted(self._records)]
+        self._sync()
+        return self._records.ordered()
 
     def _row(self, trial: FrozenTrial) -> NDArray[np.int64]:
         try:
             choices = [self._distributions[g.name].to_internal_repr(trial.params[g.name]) for g in self.space.genes]
         except (KeyError, ValueError) as error:
             raise StudyError(
-                f"Trial {trial.number} of study {self.optuna.study_name!r} is not of space {self.space.name!r}: "
-                f"{error}. Start a new study in another folder."
+                f"Trial {trial.number} of study {self._name!r} is not of space {self.space.name!r}: {error}. Start a "
+                "new study in another folder (hydra.run.dir=FOLDER)."
             ) from error
         return np.array(choices, dtype=np.int64)
 
     def _read(self, trial: FrozenTrial) -> Record:
-        result = json.loads(trial.user_attrs.get("result", "{}"))
+        result = trial.user_attrs.get("result", {}) if trial.state != TrialState.FAIL else {}
         return Record(
             slot=trial.user_attrs["slot"],
             trial=trial.number,
@@ -162,46 +193,35 @@ class Study:
             metrics=result.get("metrics", {}),
             violation=float(sum(result.get("violations", {}).values())),
             provenance=result.get("provenance", {}),
-            error=trial.user_attrs.get("error", "") if trial.state == TrialState.FAIL else "",
+            error=trial.user_attrs["error"] if trial.state == TrialState.FAIL else "",
             seconds=result.get("seconds", 0.0),
         )
 
     def running(self) -> list[FrozenTrial]:
         """Return the trials under way, by trial number."""
-        return [trial for trial in self._trials() if trial.state == TrialState.RUNNING and "slot" in trial.user_attrs]
+        self._sync()
+        return [self._unfinished[number] for number in sorted(self._unfinished)]
 
     def log(self) -> Log:
         """Return what strategies see."""
-        records = self.records()
-        n, k = len(records), len(self.objectives.optimised)
-        losses = np.full((n, k), np.inf)
-        done = [i for i, record in enumerate(records) if record.state == "complete"]
-        if done:
-            columns = {
-                metric: np.array([records[i].metrics[metric] for i in done], dtype=np.float64)
-                for metric in self.objectives.metrics
-            }
-            losses[done] = self.objectives.losses(columns)
-        pending = [self._row(trial) for trial in self.running()]
-        return Log(
-            space=self.space,
-            slots=np.array([record.slot for record in records], dtype=np.int64),
-            rows=self._stack([record.row for record in records]),
-            losses=losses,
-            violation=np.array([np.inf if r.state == "failed" else r.violation for r in records], dtype=np.float64),
-            fidelity=np.array([r.provenance.get("fidelity", np.nan) for r in records], dtype=np.float64),
-            pending=self._stack(pending),
-        )
+        running = self.running()
+        key = tuple(trial.number for trial in running)
+        if self._log is None or self._log[0] != key:
+            self._log = key, self._records.log([self._row(trial) for trial in running])
+        return self._log[1]
 
-    def _stack(self, rows: Sequence[NDArray[np.int64]]) -> Rows:
-        return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.space.genes))
+    def front(self) -> Rows:
+        """Return the feasible non-dominated architectures, in slot order, shape `(n, genes)`."""
+        self._sync()
+        return self._records.front()
 
     # -- slots -------------------------------------------------------------------------------------------------
 
     def next_slot(self, budget: int) -> int | None:
         """Return the lowest slot below `budget` that is neither spent nor under way; None when there is none."""
-        taken = {record.slot for record in self.records()} | {t.user_attrs["slot"] for t in self.running()}
-        return next((slot for slot in range(budget) if slot not in taken), None)
+        self._sync()
+        slot = self._records.next_open({trial.user_attrs["slot"] for trial in self._unfinished.values()})
+        return slot if slot < budget else None
 
     def claim(self, slot: int, row: NDArray[np.int64], worker: str) -> Claim | None:
         """Start a trial for `slot`, or return None when another worker was first.
@@ -209,23 +229,21 @@ class Study:
         Workers that claim one slot at the same time all write a trial; the storage numbers them, and the lowest
         number has it.
         """
-        params = {
-            gene.name: _label(gene.choices[choice]) for gene, choice in zip(self.space.genes, row, strict=True)
-        }
+        params = {gene.name: _label(gene.choices[choice]) for gene, choice in zip(self.space.genes, row, strict=True)}
         template = create_trial(
             state=TrialState.RUNNING,
             params=params,
             distributions=self._distributions,
             user_attrs={"slot": slot, "worker": worker},
         )
-        template.datetime_start = datetime.now(UTC)
-        trial_id = self.optuna._storage.create_new_trial(self.optuna._study_id, template_trial=template)
-        number = self.optuna._storage.get_trial_number_from_id(trial_id)
-        for trial in self._trials():
-            holds = trial.user_attrs.get("slot") == slot and "abandoned" not in _final_attrs(trial)
-            if holds and trial.number < number:
-                self._abandon(trial_id, f"trial {trial.number} had claimed slot {slot} first")
-                return None
+        with self._guarded():
+            trial_id = self.optuna._storage.create_new_trial(self.optuna._study_id, template_trial=template)
+        self._sync()
+        rivals = [trial for trial in self._unfinished.values() if trial.user_attrs["slot"] == slot]
+        first = min(rivals, key=lambda trial: trial.number, default=None)
+        if slot in self._records or first is None or first._trial_id != trial_id:
+            self._end(trial_id, TrialState.FAIL, abandoned=f"another worker had claimed slot {slot} first")
+            return None
         return Claim(slot, trial_id, row)
 
     def finish(self, claim: Claim, result: Mapping[str, Any], ruled_out: bool = False) -> bool:
@@ -235,91 +253,88 @@ class Study:
             claim: The slot.
             result: `metrics`, `violations` (by bounded metric), `provenance` and `seconds`, all JSON-able.
             ruled_out: Whether a bound was missed before all objectives were known.
+
+        Raises:
+            StudyError: If the storage fails.
         """
-        storage = self.optuna._storage
-        try:
-            storage.set_trial_user_attr(claim.trial_id, "result", json.dumps(result))
-            violations = result["violations"]
-            if violations:
-                # Optuna's convention: positive is infeasible.
-                storage.set_trial_system_attr(claim.trial_id, "constraints", list(violations.values()))
-            if ruled_out:
-                storage.set_trial_state_values(claim.trial_id, TrialState.PRUNED)
-            else:
-                values = [result["metrics"][objective.metric] for objective in self.objectives.optimised]
-                storage.set_trial_state_values(claim.trial_id, TrialState.COMPLETE, values)
-        except UpdateFinishedTrialError:
-            return False
-        return True
+        # Optuna's convention: positive is infeasible. One list in one write; Optuna shows it as constraints 0, 1, ….
+        constraints = list(result["violations"].values())
+        if ruled_out:
+            return self._end(claim.trial_id, TrialState.PRUNED, constraints=constraints, result=result)
+        values = [result["metrics"][objective.metric] for objective in self.objectives.optimised]
+        return self._end(claim.trial_id, TrialState.COMPLETE, values, constraints, result=result)
 
     def fail(self, claim: Claim, error: str) -> bool:
-        """Write that a slot's evaluation failed and why; the slot is spent."""
-        try:
-            self.optuna._storage.set_trial_user_attr(claim.trial_id, "error", error)
-            self.optuna._storage.set_trial_state_values(claim.trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            return False
-        return True
+        """Write that a slot's evaluation failed and why, which spends it; False when the trial had been taken away."""
+        return self._end(claim.trial_id, TrialState.FAIL, error=error)
 
-    def _abandon(self, trial_id: int, reason: str) -> bool:
-        try:
-            self.optuna._storage.set_trial_user_attr(trial_id, "abandoned", reason)
-            self.optuna._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            return False
-        return True
+    def release(self, claim: Claim, reason: str) -> bool:
+        """Give a slot back unevaluated, to be taken up again; False when the trial had been taken away."""
+        return self._end(claim.trial_id, TrialState.FAIL, abandoned=reason)
 
-    def release(self, claim: Claim, reason: str) -> None:
-        """Give a slot back unevaluated, to be taken up again."""
-        self._abandon(claim.trial_id, reason)
+    def _end(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: list[float] | None = None,
+        constraints: list[float] | None = None,
+        **attributes: Any,
+    ) -> bool:
+        """Write what is known of a trial, then its final state; False when it had ended before."""
+        storage = self.optuna._storage
+        with self._guarded():
+            try:
+                for key, value in attributes.items():
+                    storage.set_trial_user_attr(trial_id, key, value)
+                if constraints:
+                    storage.set_trial_system_attr(trial_id, "constraints", constraints)
+                return storage.set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                return False
 
     # -- workers -----------------------------------------------------------------------------------------------
 
     def beat(self, worker: str, now: float) -> None:
-        """Write a heartbeat of `worker`."""
-        self.optuna.set_user_attr(f"heartbeat:{worker}", now)
+        """Write a heartbeat of `worker`: any value that differs from the one before."""
+        with self._guarded():
+            self.optuna.set_user_attr(f"heartbeat:{worker}", now)
 
     def reap(self, liveness: Liveness) -> list[int]:
         """Fail the running trials of dead workers, so that their slots are taken up again; return those slots.
 
         A slot whose workers died `MAX_ATTEMPTS` times is failed for good: its architecture probably kills them.
         """
-        reaped = []
         running = self.running()
         if not running:
             return []
-        beats = self.optuna.user_attrs
+        with self._guarded():
+            beats = self.optuna.user_attrs
+        reaped = []
         for trial in running:
-            worker = trial.user_attrs.get("worker", "")
+            slot, worker = trial.user_attrs["slot"], trial.user_attrs.get("worker", "")
             if not liveness.is_dead(worker, beats.get(f"heartbeat:{worker}")):
                 continue
-            slot = trial.user_attrs["slot"]
-            deaths = 1 + sum(
-                other.user_attrs.get("slot") == slot and "died" in other.user_attrs.get("abandoned", "")
-                for other in self._trials()
-            )
-            claim = Claim(slot, trial._trial_id, np.array([]))
-            if deaths >= MAX_ATTEMPTS:
-                self.fail(claim, f"The worker died {deaths} times while evaluating this slot.")
-            elif self._abandon(claim.trial_id, f"its worker died (attempt {deaths})"):
+            deaths = 1 + self._deaths.get(slot, 0)
+            if deaths >= MAX_ATTEMPTS and slot not in self._records:
+                reason = f"The worker died {deaths} times while evaluating this slot."
+                self._end(trial._trial_id, TrialState.FAIL, error=reason)
+            elif self._end(trial._trial_id, TrialState.FAIL, abandoned=f"{_DIED} (attempt {deaths})"):
                 reaped.append(slot)
         return reaped
+
+
+def _open(storage: BaseStorage, name: str, directions: Sequence[Direction]) -> optuna.Study:
+    """Load a study or create it, without Optuna's announcements; loading alone writes nothing."""
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:  # not there yet
+        return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 def _label(choice: Any) -> Any:
     """Optuna takes text, numbers and booleans as categories; numpy's scalars are made plain."""
     return choice.item() if isinstance(choice, np.generic) else choice
-
-
-def _final_attrs(trial: FrozenTrial) -> Mapping[str, Any]:
-    """A trial that completed counts, even where a reaper had begun to abandon it."""
-    return trial.user_attrs if trial.state == TrialState.FAIL else {}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for key in sorted(old.keys() | new.keys()):
-            found += _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-        return found
-    return [] if old == new else [(path.removeprefix("config."), old, new)]

@@ -1,5 +1,6 @@
 """Who is working on a study, and which of them are dead."""
 
+import logging
 import os
 import socket
 import threading
@@ -9,17 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+logger = logging.getLogger(__name__)
 
-def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot; empty where the system does not tell."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
+_at_work: set[str] = set()  # tokens of the workers of this process
+
+
+def _status(pid: int) -> tuple[str, str]:
+    """State and start time (in clock ticks since boot) of a process.
+
+    Raises:
+        OSError: If there is no such process, or it cannot be seen.
+    """
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], fields[19]
 
 
 def _namespace() -> str:
-    """What two processes must share for their process numbers to mean the same."""
+    """What two processes must share for their process numbers to mean the same; empty where that is not known."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -29,7 +36,7 @@ def _namespace() -> str:
 
 @dataclass(frozen=True)
 class Worker:
-    """A process that evaluates trials.
+    """One run of a process that evaluates trials.
 
     Attributes:
         host: Its machine's name.
@@ -48,11 +55,17 @@ class Worker:
     @classmethod
     def current(cls) -> "Worker":
         """Describe this process."""
-        return cls(socket.gethostname(), os.getpid(), _started(os.getpid()), _namespace(), uuid4().hex[:8])
+        namespace = _namespace()
+        started = _status(os.getpid())[1] if namespace else ""
+        return cls(socket.gethostname(), os.getpid(), started, namespace, uuid4().hex[:8])
 
     @classmethod
     def parse(cls, text: str) -> "Worker":
-        """Read what `str` writes."""
+        """Read what `str` writes.
+
+        Raises:
+            ValueError: If the text is nothing of that kind.
+        """
         host, pid, started, namespace, token = text.split("|")
         return cls(host, int(pid), started, namespace, token)
 
@@ -60,14 +73,27 @@ class Worker:
         return "|".join((self.host, str(self.pid), self.started, self.namespace, self.token))
 
     def alive_here(self) -> bool | None:
-        """Tell whether the process runs on this machine; None when it cannot be seen from here."""
-        if self.host != socket.gethostname() or not self.namespace or self.namespace != _namespace():
+        """Tell whether the worker runs on this machine; None when that cannot be seen from here."""
+        if not self.namespace or self.namespace != _namespace():
             return None
+        if self.pid == os.getpid() and self.started == _status(self.pid)[1]:
+            return self.token in _at_work
         try:
-            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            state, started = _status(self.pid)
+            return started == self.started and state not in "ZX"
         except OSError:
-            return False
-        return state[19] == self.started and state[0] not in "ZX"
+            return None if _exists(self.pid) else False
+
+
+def _exists(pid: int) -> bool:
+    """Tell of a process that cannot be looked at (another user's, where /proc is hidden) whether it is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class Liveness:
@@ -78,21 +104,23 @@ class Liveness:
 
     Args:
         lease_s: Seconds without a heartbeat after which a worker of another machine is dead.
+        clock: Gives the time in seconds; never runs backwards.
     """
 
-    def __init__(self, lease_s: float = 300.0) -> None:
+    def __init__(self, lease_s: float = 300.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.lease_s = lease_s
+        self._clock = clock
         self._seen: dict[str, tuple[float | None, float]] = {}
 
     def is_dead(self, worker: str, heartbeat: float | None) -> bool:
         """Tell whether `worker`, whose last heartbeat is `heartbeat`, is dead."""
         try:
             alive = Worker.parse(worker).alive_here()
-        except ValueError:
+        except ValueError:  # not written by this version: all that is known of it is its heartbeat
             alive = None
         if alive is not None:
             return not alive
-        now = time.monotonic()
+        now = self._clock()
         value, since = self._seen.get(worker, (None, now))
         if worker not in self._seen or value != heartbeat:
             self._seen[worker] = (heartbeat, now)
@@ -101,23 +129,35 @@ class Liveness:
 
 
 class Heartbeat:
-    """Calls `beat` every `interval_s` seconds from a thread while the context is open."""
+    """Shows that a worker is alive while the context is open: here at once, elsewhere by a repeated call.
 
-    def __init__(self, beat: Callable[[], None], interval_s: float = 60.0) -> None:
+    Args:
+        worker: The worker.
+        beat: Called with the worker's text when the context opens, then every `interval_s` seconds from a thread.
+        interval_s: Seconds between calls; a lease should allow for several.
+    """
+
+    def __init__(self, worker: Worker, beat: Callable[[str], None], interval_s: float = 60.0) -> None:
+        self._worker = worker
         self._beat = beat
-        self._interval = interval_s
+        self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
-        self._beat()
+        self._beat(str(self._worker))
+        _at_work.add(self._worker.token)
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        _at_work.discard(self._worker.token)
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._interval):
-            self._beat()
+        while not self._stop.wait(self._interval_s):
+            try:
+                self._beat(str(self._worker))
+            except Exception as error:  # a later beat may reach the storage again; if none does, the run itself stops
+                logger.warning("This worker could not show that it is alive: %s", error)

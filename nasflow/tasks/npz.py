@@ -153,7 +153,7 @@ def _split(path: Path, name: str, images: NDArray[Any], labels: NDArray[Any], ch
             images = images.astype(np.float32, copy=False)
         if not np.isfinite(images).all():
             bad = int(np.argmin(np.isfinite(images).reshape(len(images), -1).all(axis=1)))
-            raise TaskError(f"Image {bad} of {name} in {path} has values that are not finite in float32: remove or mend it.")
+            raise TaskError(f"Image {bad} of {name} in {path} is not finite as float32: mend it or leave it out.")
     return Split(_channels_first(path, images, channels), labels)
 
 
@@ -190,7 +190,7 @@ def _classes(path: Path, data: Mapping[str, Split]) -> int:
     if len(present) < 2 or not np.array_equal(present, np.arange(len(present))):
         listed = ", ".join(map(str, present[:10])) + (", …" if len(present) > 10 else "")
         raise TaskError(
-            f"Labels are the integers 0 to k - 1, at least two of them and each occurring in training, but the training "
+            "Labels are the integers 0 to k - 1, at least two of them and each occurring in training, but the training "
             f"labels in {path} are {listed}. Renumber them with numpy.unique(labels, return_inverse=True)[1]."
         )
     for name, split in data.items():

@@ -35,7 +35,8 @@ class Batches:
     def shuffled(self, batch_size: int, rng: np.random.Generator, augment: "Augment | None") -> Iterator[Batch]:
         """Yield one epoch of full batches in random order; the rest is left out, except when there is no full one."""
         order = torch.from_numpy(rng.permutation(len(self.labels))).to(self.labels.device)
-        for chosen in order[: max(batch_size, len(order) // batch_size * batch_size)].split(batch_size):
+        for start in range(0, max(1, len(order) - batch_size + 1), batch_size):
+            chosen = order[start : start + batch_size]
             images = self.images[chosen]
             if augment is not None:
                 images = augment(images, rng)
@@ -66,7 +67,7 @@ class Augment:
         return images
 
     def _shifted(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        count, channels, height, width = images.shape
+        count, _, height, width = images.shape
         pad = self.shift
         canvas = self._black.repeat(count, 1, height + 2 * pad, width + 2 * pad)
         canvas[:, :, pad:-pad, pad:-pad] = images

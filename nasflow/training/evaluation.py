@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from nasflow.tasks.base import ImageTask
+from nasflow.tasks.base import ImageTask, Split
 from nasflow.training.batches import Batches, resize
 from nasflow.training.runtime import check_fits, torch_device, torch_threads
 from searchspaces.errors import TrainingError
@@ -54,7 +54,7 @@ def evaluate(
     """
     check_fits(network, task)
     place = torch_device(device)
-    batches = Batches(task.splits[split], _size(network.input_shape), place)
+    batches = Batches(task.splits[split], image_size(network), place)
     with torch_threads(threads):
         return score(to_torch(network, weights).to(place), batches)
 
@@ -73,11 +73,11 @@ def score(module: nn.Module, batches: Batches) -> Score:
     return Score(correct / len(batches.labels), loss / len(batches.labels))
 
 
-def evaluate_onnx(model: bytes, task: ImageTask, split: str = "test", threads: int = 1) -> Score:
-    """Score an ONNX model, fp32 or quantized, in ONNX Runtime on the CPU: the figure of what is shipped.
+def onnx_accuracy(model: bytes, task: ImageTask, split: str = "test", threads: int = 1) -> float:
+    """Return the accuracy, 0 to 1, of an ONNX model in ONNX Runtime on the CPU: the figure of what is shipped.
 
     Args:
-        model: The serialised model, with one input `(batch, c, h, w)` of fixed sizes and one output.
+        model: The serialised model, fp32 or quantized, with one input `(batch, c, h, w)` of fixed sizes and one output.
         task: Where the images come from; they are resized as in training.
         split: `train`, `valid` or `test`.
         threads: Threads of ONNX Runtime.
@@ -90,33 +90,34 @@ def evaluate_onnx(model: bytes, task: ImageTask, split: str = "test", threads: i
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common base of their own
+    except Exception as error:  # the errors of ONNX Runtime have no base of their own
         raise TrainingError(
-            f"ONNX Runtime {onnxruntime.__version__} refuses the model of {len(model):,} bytes: {error} "
-            "Check it with onnx.checker, or export the architecture again."
+            f"ONNX Runtime {onnxruntime.__version__} refuses the model of {len(model):,} bytes: {error} Check it with "
+            "onnx.checker, or export the architecture again."
         ) from error
-    return _score_session(session, task, split)
-
-
-def _score_session(session: onnxruntime.InferenceSession, task: ImageTask, split: str) -> Score:
-    (entry,), (exit_,) = session.get_inputs(), session.get_outputs()
-    batch, channels, *size = entry.shape
-    if channels != task.input_shape[0] or exit_.shape[1:] != [task.classes]:
+    (source,), (result,) = session.get_inputs(), session.get_outputs()
+    if source.shape[1] != task.input_shape[0] or result.shape[1:] != [task.classes]:
         raise TrainingError(
-            f"Task {task.name!r} has images of {task.input_shape[0]} channels and {task.classes} classes, but the model "
-            f"takes {entry.shape} and gives {exit_.shape}: use the model that was made for this task."
+            f"Task {task.name!r} has images of {task.input_shape[0]} channels and {task.classes} classes, but the "
+            f"model takes {source.shape} and gives {result.shape}: use the model that was made for this task."
         )
-    images = torch.from_numpy(task.splits[split].images)
-    outputs = []
-    for piece in images.split(batch):
-        full = torch.cat([piece, piece[-1:].expand(batch - len(piece), -1, -1, -1)])  # the batch size is fixed
-        resized = resize(full, (size[0], size[1])).numpy()
-        outputs.append(session.run(None, {entry.name: resized})[0][: len(piece)])
-    labels = task.splits[split].labels
-    logits = torch.from_numpy(np.concatenate(outputs))
-    accuracy = float(np.mean(logits.argmax(dim=1).numpy() == labels))
-    return Score(accuracy, float(functional.cross_entropy(logits, torch.from_numpy(labels))))
+    return _share_correct(session, task.splits[split])
 
 
-def _size(shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[1], shape[2]
+def _share_correct(session: onnxruntime.InferenceSession, split: Split) -> float:
+    source = session.get_inputs()[0]
+    batch, _, height, width = source.shape
+    correct = 0
+    for start in range(0, len(split), batch):
+        labels = split.labels[start : start + batch]
+        images = split.images[start : start + batch]
+        images = np.pad(images, ((0, batch - len(images)), (0, 0), (0, 0), (0, 0)))  # the model's batch size is fixed
+        resized = resize(torch.from_numpy(images), (height, width)).numpy()
+        outputs = session.run(None, {source.name: resized})[0]
+        correct += int((outputs[: len(labels)].argmax(axis=1) == labels).sum())
+    return correct / len(split)
+
+
+def image_size(network: Network) -> tuple[int, int]:
+    """Return height and width of a network's input."""
+    return network.input_shape[1], network.input_shape[2]

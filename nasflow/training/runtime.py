@@ -26,7 +26,7 @@ def torch_device(name: str) -> torch.device:
         raise ConfigError(f"Training runs on cpu or cuda, not on {name!r}.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"The device {name!r} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here: "
+            f"The device {name!r} was asked for, but torch {torch.__version__} sees {torch.cuda.device_count()} GPUs: "
             "choose auto or cpu, or install a build of torch for the GPU."
         )
     return device
@@ -45,7 +45,7 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
 
 def check_fits(network: Network, task: ImageTask) -> None:
-    """Check that a network takes a task's channels and tells its classes apart.
+    """Check that a network takes a task's channels and has one output per class.
 
     Raises:
         TrainingError: If it does not.

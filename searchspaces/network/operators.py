@@ -130,7 +130,8 @@ def _conv(inputs: Sequence[Shape], attributes: Attributes, weights: Weights) -> 
 
 
 def _pool(inputs: Sequence[Shape], attributes: Attributes, weights: Weights) -> Shape:
-    if any(2 * pad > side for pad, side in zip(attributes.get("pads", ()), 2 * attributes["kernel_shape"], strict=False)):
+    pads = attributes.get("pads", (0, 0, 0, 0))
+    if any(2 * pad > side for pad, side in zip(pads, 2 * tuple(attributes["kernel_shape"]), strict=True)):
         raise NetworkError(f"Pooling pads by half its window at most, but got {dict(attributes)}.")
     return (inputs[0][0], *windows(inputs[0], attributes))
 

@@ -124,7 +124,7 @@ def load_weights(module: NetworkModule, weights: Arrays) -> None:
 def extract_weights(module: NetworkModule) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     """Return a copy of the module's weights, keyed `<node>.<weight>`."""
     return {
-        key: value.detach().cpu().numpy().astype(np.float32, copy=True)
+        key: value.detach().cpu().numpy().astype(np.float32, order="C", copy=True)
         for key, value in module.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }

@@ -1,0 +1,30 @@
+"""What a network costs to run."""
+
+from devices.anchor import anchor_network
+from devices.device import Device
+from devices.environment import environment
+from devices.lock import exclusive, heavy_work, lock_path
+from devices.measurement import Measurement
+from devices.protocol import Estimate, Plan, Rounds, collect, estimate, trimmed_mean
+from devices.quantize import quantize
+from devices.references import References
+from devices.session import SessionConfig
+
+__all__ = [
+    "Device",
+    "Estimate",
+    "Measurement",
+    "Plan",
+    "References",
+    "Rounds",
+    "SessionConfig",
+    "anchor_network",
+    "collect",
+    "environment",
+    "estimate",
+    "exclusive",
+    "heavy_work",
+    "lock_path",
+    "quantize",
+    "trimmed_mean",
+]

@@ -1,0 +1,292 @@
+"""`Device`: where and how models are run, and the measuring of their latency."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from devices import anchor, protocol
+from devices.environment import cores, environment, machine
+from devices.lock import exclusive, heavy_work
+from devices.measurement import Measurement
+from devices.protocol import Plan, Rounds, collect, estimate, pace
+from devices.quantize import quantize
+from devices.references import References
+from devices.session import Resident, SessionConfig, describe, is_quantized, load
+from searchspaces.errors import DeviceError, unknown
+from searchspaces.network import Arrays, Network, to_onnx
+
+logger = logging.getLogger(__name__)
+
+TRANSPORTS = ("local",)
+PRECISIONS = ("fp32", "int8")
+_CALIBRATION_BATCHES = 4
+_REFERENCE_RESTARTS = 5
+
+Model = ModelProto | bytes
+
+
+class Device:
+    """A machine, and the way models run on it; several can stand for one machine.
+
+    Args:
+        name: For people and records.
+        transport: How the machine is reached: `local` is this one.
+        provider: ONNX Runtime execution provider.
+        threads: Threads within an operator.
+        precision: `fp32` or `int8`, how `prepare` lowers networks.
+        batch: Batch size; a latency is that of the whole batch.
+        optimisation: ONNX Runtime's graph optimisations: `disabled`, `basic`, `extended` or `all`.
+        affinity: Processors to run on; None for any.
+        cpu_fallback: Whether operators that another provider lacks may run on the CPU.
+        rounds: Rounds per set of sessions, see `devices.protocol`.
+        runs_per_round: Timed runs of a model in a round.
+        restarts: How often all sessions are opened afresh.
+
+    Raises:
+        DeviceError: If a name is unknown or a number out of range.
+    """
+
+    def __init__(
+        self,
+        name: str = "local",
+        transport: str = "local",
+        provider: str = "CPUExecutionProvider",
+        threads: int = 1,
+        precision: str = "fp32",
+        batch: int = 1,
+        optimisation: str = "all",
+        affinity: Sequence[int] | None = None,
+        cpu_fallback: bool = False,
+        rounds: int = 10,
+        runs_per_round: int = 5,
+        restarts: int = 2,
+    ) -> None:
+        if transport not in TRANSPORTS:
+            raise DeviceError(unknown("transport", transport, TRANSPORTS))
+        if precision not in PRECISIONS:
+            raise DeviceError(unknown("precision", precision, PRECISIONS))
+        if batch < 1:
+            raise DeviceError(f"A batch holds at least one image, but batch={batch}.")
+        self.name = name
+        self.transport = transport
+        self.precision = precision
+        self.batch = batch
+        self.session = SessionConfig(
+            provider, threads, optimisation, None if affinity is None else tuple(map(int, affinity)), cpu_fallback
+        )
+        self.plan = Plan(rounds, runs_per_round, restarts)
+        self._memory: References | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All that decides what a latency on this device means, JSON-able."""
+        return self.session.facts() | {"device": self.name, "precision": self.precision, "batch": self.batch}
+
+    def prepare(self, network: Network, weights: Arrays | None = None) -> bytes:
+        """Lower `network` to the ONNX model that this device measures.
+
+        Weights are drawn when none are given, and ranges of int8 are calibrated on random images: neither changes
+        the latency, but the model is for measuring only.
+
+        Raises:
+            NetworkError: If the weights do not belong to the network.
+            DeviceError: If the network cannot be quantized.
+        """
+        with heavy_work():
+            model = to_onnx(network, weights, batch=self.batch)
+            if self.precision == "int8":
+                shape = (_CALIBRATION_BATCHES * self.batch, *network.input_shape)
+                model = quantize(model, np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+            return _serialised(model)
+
+    def job(self, model: Model) -> str:
+        """Return the identity of measuring `model` here: SHA-256 of model, session options and protocol version."""
+        return _digest(self.session.facts(), _serialised(model))
+
+    def measure(
+        self,
+        models: Sequence[Model],
+        rng: np.random.Generator,
+        anchors: Sequence[Model] = (),
+        state: Path | None = None,
+    ) -> list[Measurement]:
+        """Measure models, interleaved, with the machine to itself.
+
+        Latencies are normalised to the time that the device's own anchor took when it was first measured. With
+        the same `state`, figures compare across processes, resumed runs and devices of one machine; without, only
+        across calls on this object.
+
+        Args:
+            models: ONNX models lowered for this device (`prepare`), which stay in memory together.
+            rng: Draws inputs and the order of runs.
+            anchors: Further models to normalise by, for instance the current Pareto front. Those without a known
+                time are measured along and serve from the next call on.
+            state: File that keeps the anchors' known times.
+
+        Returns:
+            One measurement per model, in order.
+
+        Raises:
+            DeviceError: If ONNX Runtime refuses a model, a model is not lowered for this device, the machine is not
+                what the device asks for, or others keep it busy for too long.
+        """
+        if not models:
+            return []
+        self._check_machine()
+        blobs = [_serialised(model) for model in models]
+        with exclusive(), _pinned(self.session.affinity):
+            facts = environment() | self.options | {"protocol": protocol.VERSION}
+            references = self._references(state)
+            own = self._own_reference(references, rng)
+            extra = {self.job(model): _serialised(model) for model in anchors}
+            known = {job: blob for job, blob in extra.items() if references.get(job) is not None}
+            new = {job: blob for job, blob in extra.items() if job not in known}
+            times = np.array([own, *(references.get(job) for job in known)], dtype=np.float64)
+            results = self._measure([*blobs, *new.values()], [self._anchor, *known.values()], times, rng, facts)
+            references.add({result.job: result.latency_ms for result in results[len(blobs) :]})
+        return results[: len(blobs)]
+
+    @cached_property
+    def _anchor(self) -> bytes:
+        return self.prepare(anchor.anchor_network())
+
+    @cached_property
+    def _anchor_key(self) -> str:
+        # Not the model's bytes, which another version of a library may write differently.
+        options = {key: value for key, value in self.options.items() if key != "device"}
+        return _digest(options | {"anchor": anchor.VERSION})
+
+    def _references(self, state: Path | None) -> References:
+        if state is not None:
+            return References(machine(), Path(state))
+        if self._memory is None:
+            self._memory = References(machine())
+        return self._memory
+
+    def _own_reference(self, references: References, rng: np.random.Generator) -> float:
+        """Return the known time of the device's anchor, measured now if this is the first time, in ms."""
+        known = references.get(self._anchor_key)
+        if known is None:
+            several = [self._load(self._anchor, rng).run for _ in range(_REFERENCE_RESTARTS)]
+            rounds = collect(several[1:], several[:1], self.plan, rng)
+            known = protocol.trimmed_mean(rounds.samples, self.plan.trim)
+            references.add({self._anchor_key: known})
+        return known
+
+    def _load(self, model: bytes, rng: np.random.Generator, operators: bool = False) -> Resident:
+        return load(model, self.session, self.batch, rng, operators)
+
+    def _measure(
+        self,
+        models: Sequence[bytes],
+        anchors: Sequence[bytes],
+        references: protocol.Floats,
+        rng: np.random.Generator,
+        facts: dict[str, Any],
+    ) -> list[Measurement]:
+        blocks: list[Rounds] = []
+        operators: list[dict[str, int]] = []
+        for restart in range(self.plan.restarts):
+            residents = [self._load(model, rng, operators=restart == 0) for model in models]
+            if restart == 0:
+                operators = [resident.operators or {} for resident in residents]
+                self._check_precision(models, operators)
+            fixed = [self._load(model, rng).run for model in anchors]
+            blocks.append(collect([resident.run for resident in residents], fixed, self.plan, rng))
+        return self._combine(models, blocks, operators, references, facts)
+
+    def _combine(
+        self,
+        models: Sequence[bytes],
+        blocks: Sequence[Rounds],
+        operators: Sequence[dict[str, int]],
+        references: protocol.Floats,
+        facts: dict[str, Any],
+    ) -> list[Measurement]:
+        samples = np.concatenate([block.samples for block in blocks])
+        paces = np.concatenate([pace(block.anchors, references) for block in blocks])
+        redone = sum(block.redone for block in blocks)
+        drifted = int(sum(block.drifted.sum() for block in blocks))
+        if drifted:
+            logger.warning(
+                "The machine's speed changed in %d of %d rounds of measuring, after %d rounds were done again: other "
+                "programs are running, or its clock varies",
+                drifted,
+                len(paces),
+                redone,
+            )
+        results = []
+        for i, model in enumerate(models):
+            value = estimate(samples[:, i], paces, self.plan.trim)
+            results.append(
+                Measurement(
+                    latency_ms=value.mean,
+                    std_ms=value.std,
+                    iqr_ms=value.iqr,
+                    samples_ms=samples[:, i].copy(),
+                    anchor_ms=paces * references[0],
+                    reference_ms=float(references[0]),
+                    redone=redone,
+                    drifted=drifted,
+                    operators=operators[i],
+                    job=self.job(model),
+                    environment=facts,
+                )
+            )
+        return results
+
+    def _check_machine(self) -> None:
+        available = cores() if self.session.affinity is None else min(cores(), len(self.session.affinity))
+        if self.session.threads > available:
+            raise DeviceError(
+                f"Device {self.name!r} asks for {self.session.threads} threads, but may use {available} processors: "
+                "threads that take turns on one processor give no meaningful latency. Lower `threads`, or give the "
+                "device more processors."
+            )
+
+    def _check_precision(self, models: Sequence[bytes], operators: Sequence[dict[str, int]]) -> None:
+        for model, counts in zip(models, operators, strict=True):
+            if is_quantized(list(counts)) != (self.precision == "int8"):
+                raise DeviceError(
+                    f"Device {self.name!r} measures at {self.precision}, but {describe(model)} runs as "
+                    f"{counts}: build the model with Device.prepare, or set the device's precision."
+                )
+
+
+@contextmanager
+def _pinned(affinity: tuple[int, ...] | None) -> Iterator[None]:
+    """Run this thread, and the threads it starts, on the given processors."""
+    if affinity is None:
+        yield
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise DeviceError("This system cannot pin a process to processors: leave the device's affinity empty.")
+    before = os.sched_getaffinity(0)
+    if not affinity or not set(affinity) <= before:
+        raise DeviceError(
+            f"The device is to run on processors {list(affinity)}, but this process may use {sorted(before)} only."
+        )
+    os.sched_setaffinity(0, affinity)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _serialised(model: Model) -> bytes:
+    return model if isinstance(model, bytes) else bytes(model.SerializeToString(deterministic=True))
+
+
+def _digest(facts: dict[str, Any], model: bytes = b"") -> str:
+    header = json.dumps(facts | {"protocol": protocol.VERSION}, sort_keys=True)
+    return hashlib.sha256(header.encode() + b"\0" + model).hexdigest()
+

@@ -1,0 +1,47 @@
+"""The result of measuring one model."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from devices.protocol import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Latency of one model on one device, with all that it was derived from.
+
+    `latency_ms` is `reference_ms` times the trimmed mean of `samples_ms / anchor_ms[:, None]`.
+
+    Attributes:
+        latency_ms: Time of one run of the whole batch, at the pace of the anchor's reference.
+        std_ms: Standard deviation over the rounds' medians.
+        iqr_ms: Interquartile range of the rounds' medians.
+        samples_ms: Raw times, shape `(rounds, runs)`; the rounds of all restarts one after the other.
+        anchor_ms: The anchor's time in each round, shape `(rounds,)`: the geometric mean over all anchors of time
+            divided by reference, times `reference_ms`.
+        reference_ms: Known time of the device's own anchor.
+        redone: Rounds that were thrown away and done again because an anchor drifted.
+        drifted: Kept rounds in which an anchor drifted nevertheless; above 0, the figure is less trustworthy.
+        operators: How often each operator occurs in the optimised graph.
+        job: Identity: SHA-256 of model, session options and protocol version.
+        environment: Machine, load and options, JSON-able.
+    """
+
+    latency_ms: float
+    std_ms: float
+    iqr_ms: float
+    samples_ms: Floats
+    anchor_ms: Floats
+    reference_ms: float
+    redone: int
+    drifted: int
+    operators: dict[str, int]
+    job: str
+    environment: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """Return all of it JSON-able, raw times to the tenth of a microsecond."""
+        return asdict(self) | {
+            "samples_ms": self.samples_ms.round(4).tolist(),
+            "anchor_ms": self.anchor_ms.round(6).tolist(),
+        }

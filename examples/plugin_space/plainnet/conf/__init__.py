@@ -1,0 +1,1 @@
+"""Configurations that join nasflow's."""

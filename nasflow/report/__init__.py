@@ -1,0 +1,6 @@
+"""Reports: one search, or several compared."""
+
+from nasflow.report.comparison import write_comparison
+from nasflow.report.page import write_report
+
+__all__ = ["write_comparison", "write_report"]

@@ -1,0 +1,41 @@
+"""What a zero-cost proxy is."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from proxies.probe import Need, Probe
+
+__all__ = ["Need", "Proxy"]
+
+
+class Proxy(ABC):
+    """A number that a network gives before training and that ranks networks.
+
+    Attributes:
+        name: What the proxy is called in tables and configurations.
+        direction: Whether larger or smaller scores mean better networks.
+        normalisation: `log` where scores span many orders of magnitude: models of them should see `normalise`.
+        needs: Which passes of the `Probe` it reads; passes that no proxy needs are not run.
+    """
+
+    name: ClassVar[str]
+    direction: ClassVar[Literal["maximize", "minimize"]] = "maximize"
+    normalisation: ClassVar[Literal["linear", "log"]] = "linear"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the proxy reads a minibatch."""
+        return bool(self.needs & {"codes", "gradients"})
+
+    @abstractmethod
+    def score(self, probe: Probe) -> float:
+        """Return the raw score of the network under `probe`."""
+
+    def normalise(self, scores: ArrayLike) -> NDArray[np.float64]:
+        """Return `scores`, or for `log` the sign times log(1 + magnitude), in the same shape and order."""
+        values: NDArray[Any] = np.asarray(scores, dtype=np.float64)
+        return np.sign(values) * np.log1p(np.abs(values)) if self.normalisation == "log" else values

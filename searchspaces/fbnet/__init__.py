@@ -1,0 +1,5 @@
+"""FBNet."""
+
+from searchspaces.fbnet.space import FBNet
+
+__all__ = ["FBNet"]

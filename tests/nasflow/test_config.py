@@ -1,0 +1,80 @@
+import re
+from pathlib import Path
+
+import pytest
+
+import nasflow
+from nasflow.cli import JOBS
+from nasflow.config import composed, instantiate
+from searchspaces.errors import ConfigError
+from tests.registry import leaves
+
+ROOT = Path(__file__).parents[2]
+CODE = ("searchspaces", "proxies", "devices", "predictors", "nasflow")
+GROUPS = sorted(path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+LEAVES = [(group, name) for group in GROUPS for name in leaves(group)]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_has_a_primary_configuration(job: str) -> None:
+    assert composed(job) is not None
+
+
+@pytest.mark.parametrize(("group", "name"), LEAVES)
+def test_every_leaf_opens_with_a_command(group: str, name: str) -> None:
+    first = (ROOT / "conf" / group / f"{name}.yaml").read_text().splitlines()[0]
+    assert re.match(r"# nasflow (search|worker|export|report|bench|score|collect|fit|data) ", first), first
+
+
+@pytest.mark.parametrize("name", leaves("space"))
+def test_no_name_of_a_space_occurs_outside_its_folder(name: str) -> None:
+    """A new space must not need an edit anywhere; the lazy facade alone lists the shipped ones."""
+    word = re.compile(rf"(?<![a-z0-9]){name}(?![a-z0-9])", re.IGNORECASE)
+    facade = ROOT / "nasflow" / "__init__.py"
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for package in CODE
+        for path in (ROOT / package).rglob("*.py")
+        if path != facade and (ROOT / "searchspaces" / name) not in path.parents
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if word.search(line)
+    ]
+    assert not found
+
+
+def test_facade_names_exist() -> None:
+    for name in nasflow.__all__:
+        assert getattr(nasflow, name) is not None
+    with pytest.raises(AttributeError, match="NotThere"):
+        nasflow.NotThere  # noqa: B018
+
+
+class Component:
+    def __init__(self, size: int, space: str = "none", parts: object = None) -> None:
+        self.size, self.space, self.parts = size, space, parts
+
+
+TARGET = f"{__name__}.Component"
+
+
+def test_instantiate_builds_nested_components_and_hands_over_what_they_ask_for() -> None:
+    built = instantiate({"_target_": TARGET, "size": 2, "parts": [{"_target_": TARGET, "size": 3}]}, space="s", task="t")
+    assert (built.size, built.space) == (2, "s")
+    assert (built.parts[0].size, built.parts[0].space) == (3, "s")
+
+
+def test_instantiate_prefers_what_is_configured() -> None:
+    assert instantiate({"_target_": TARGET, "size": 2, "space": "mine"}, space="s").space == "mine"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"_target_": TARGET, "sise": 2}, "Did you mean 'size'"),
+        ({"_target_": TARGET}, "needs the arguments size"),
+        ({"_target_": "nowhere.Thing"}, "cannot be imported"),
+    ],
+)
+def test_instantiate_explains_what_is_wrong(config: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        instantiate(config)

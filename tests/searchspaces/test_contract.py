@@ -1,0 +1,51 @@
+"""Every space of `conf/space` goes through the contract, at small and at published scale."""
+
+import pytest
+
+from nasflow.config import composed, composer, instantiate
+from nasflow.testing import SpaceContract
+from searchspaces.space import SearchSpace
+from searchspaces.task import Task
+from tests.registry import leaves
+
+SPACES = leaves("space")
+
+
+def build(name: str, scale: str) -> SearchSpace:
+    space = instantiate(composed("search", [f"space={name}", f"space.scale={scale}"]).space)
+    assert isinstance(space, SearchSpace)
+    return space
+
+
+@pytest.mark.parametrize("name", SPACES, scope="class")
+class TestFullScale(SpaceContract):
+    built = 2
+
+    @pytest.fixture(scope="class")
+    def space(self, name: str) -> SearchSpace:
+        return build(name, "full")
+
+
+@pytest.mark.parametrize("name", SPACES, scope="class")
+class TestSmallScale(SpaceContract):
+    built = 8
+
+    @pytest.fixture(scope="class")
+    def space(self, name: str) -> SearchSpace:
+        return build(name, "small")
+
+    @pytest.fixture
+    def task(self) -> Task:
+        return Task("digits", (1, 8, 8), 10)
+
+
+def test_all_four_spaces_are_there() -> None:
+    with composer():
+        assert {"nb101", "nb201", "fbnet", "mobilenet"} <= set(SPACES)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_scale_is_part_of_the_fingerprint_but_not_of_the_genes(name: str) -> None:
+    full, small = build(name, "full"), build(name, "small")
+    assert full.fingerprint != small.fingerprint
+    assert full.genes == small.genes
