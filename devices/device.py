@@ -3,9 +3,7 @@
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,14 @@ import numpy as np
 from onnx import ModelProto
 
 from devices import anchor, protocol
-from devices.environment import cores, environment, machine
+from devices.environment import environment, machine
+from devices.local import Collected, check_processors, pinned, run_here
 from devices.lock import exclusive, heavy_work
 from devices.measurement import Measurement
-from devices.protocol import Plan, Rounds, collect, estimate, pace
+from devices.protocol import Plan, estimate, pace
 from devices.quantize import quantize
 from devices.references import References
-from devices.session import Resident, SessionConfig, describe, is_quantized, load
+from devices.session import SessionConfig, describe, is_quantized
 from searchspaces.errors import DeviceError, unknown
 from searchspaces.network import Arrays, Network, to_onnx
 
@@ -29,7 +28,7 @@ logger = logging.getLogger(__name__)
 TRANSPORTS = ("local",)
 PRECISIONS = ("fp32", "int8")
 _CALIBRATION_BATCHES = 4
-_REFERENCE_RESTARTS = 5
+_REFERENCE_SESSIONS = 4
 
 Model = ModelProto | bytes
 
@@ -141,9 +140,9 @@ class Device:
         """
         if not models:
             return []
-        self._check_machine()
+        check_processors(self.session.threads, self.session.affinity)
         blobs = [_serialised(model) for model in models]
-        with exclusive(), _pinned(self.session.affinity):
+        with exclusive(), pinned(self.session.affinity):
             facts = environment() | self.options | {"protocol": protocol.VERSION}
             references = self._references(state)
             own = self._own_reference(references, rng)
@@ -151,7 +150,11 @@ class Device:
             known = {job: blob for job, blob in extra.items() if references.get(job) is not None}
             new = {job: blob for job, blob in extra.items() if job not in known}
             times = np.array([own, *(references.get(job) for job in known)], dtype=np.float64)
-            results = self._measure([*blobs, *new.values()], [self._anchor, *known.values()], times, rng, facts)
+            measured = [*blobs, *new.values()]
+            collected = run_here(
+                measured, [self._anchor, *known.values()], self.session, self.batch, self.plan, rng
+            )
+            results = self._results(measured, collected, times, facts)
             references.add({result.job: result.latency_ms for result in results[len(blobs) :]})
         return results[: len(blobs)]
 
@@ -176,110 +179,52 @@ class Device:
         """Return the known time of the device's anchor, measured now if this is the first time, in ms."""
         known = references.get(self._anchor_key)
         if known is None:
-            several = [self._load(self._anchor, rng).run for _ in range(_REFERENCE_RESTARTS)]
-            rounds = collect(several[1:], several[:1], self.plan, rng)
-            known = protocol.trimmed_mean(rounds.samples, self.plan.trim)
+            copies = [self._anchor] * _REFERENCE_SESSIONS
+            collected = run_here(copies, copies[:1], self.session, self.batch, self.plan, rng)
+            known = protocol.trimmed_mean(collected.samples, self.plan.trim)
             references.add({self._anchor_key: known})
         return known
 
-    def _load(self, model: bytes, rng: np.random.Generator, operators: bool = False) -> Resident:
-        return load(model, self.session, self.batch, rng, operators)
-
-    def _measure(
-        self,
-        models: Sequence[bytes],
-        anchors: Sequence[bytes],
-        references: protocol.Floats,
-        rng: np.random.Generator,
-        facts: dict[str, Any],
+    def _results(
+        self, models: Sequence[bytes], collected: Collected, references: protocol.Floats, facts: dict[str, Any]
     ) -> list[Measurement]:
-        blocks: list[Rounds] = []
-        operators: list[dict[str, int]] = []
-        for restart in range(self.plan.restarts):
-            residents = [self._load(model, rng, operators=restart == 0) for model in models]
-            if restart == 0:
-                operators = [resident.operators or {} for resident in residents]
-                self._check_precision(models, operators)
-            fixed = [self._load(model, rng).run for model in anchors]
-            blocks.append(collect([resident.run for resident in residents], fixed, self.plan, rng))
-        return self._combine(models, blocks, operators, references, facts)
-
-    def _combine(
-        self,
-        models: Sequence[bytes],
-        blocks: Sequence[Rounds],
-        operators: Sequence[dict[str, int]],
-        references: protocol.Floats,
-        facts: dict[str, Any],
-    ) -> list[Measurement]:
-        samples = np.concatenate([block.samples for block in blocks])
-        paces = np.concatenate([pace(block.anchors, references) for block in blocks])
-        redone = sum(block.redone for block in blocks)
-        drifted = int(sum(block.drifted.sum() for block in blocks))
+        paces = pace(collected.anchors, references)
+        drifted = int(collected.drifted.sum())
         if drifted:
             logger.warning(
                 "The machine's speed changed in %d of %d rounds of measuring, after %d rounds were done again: other "
                 "programs are running, or its clock varies",
                 drifted,
                 len(paces),
-                redone,
+                collected.redone,
             )
         results = []
         for i, model in enumerate(models):
-            value = estimate(samples[:, i], paces, self.plan.trim)
+            self._check_precision(model, collected.operators[i])
+            value = estimate(collected.samples[:, i], paces, self.plan.trim)
             results.append(
                 Measurement(
                     latency_ms=value.mean,
                     std_ms=value.std,
                     iqr_ms=value.iqr,
-                    samples_ms=samples[:, i].copy(),
+                    samples_ms=collected.samples[:, i].copy(),
                     anchor_ms=paces * references[0],
                     reference_ms=float(references[0]),
-                    redone=redone,
+                    redone=collected.redone,
                     drifted=drifted,
-                    operators=operators[i],
+                    operators=collected.operators[i],
                     job=self.job(model),
                     environment=facts,
                 )
             )
         return results
 
-    def _check_machine(self) -> None:
-        available = cores() if self.session.affinity is None else min(cores(), len(self.session.affinity))
-        if self.session.threads > available:
+    def _check_precision(self, model: bytes, operators: dict[str, int]) -> None:
+        if is_quantized(list(operators)) != (self.precision == "int8"):
             raise DeviceError(
-                f"Device {self.name!r} asks for {self.session.threads} threads, but may use {available} processors: "
-                "threads that take turns on one processor give no meaningful latency. Lower `threads`, or give the "
-                "device more processors."
+                f"Device {self.name!r} measures at {self.precision}, but {describe(model)} runs as {operators}: build "
+                "the model with Device.prepare, or set the device's precision."
             )
-
-    def _check_precision(self, models: Sequence[bytes], operators: Sequence[dict[str, int]]) -> None:
-        for model, counts in zip(models, operators, strict=True):
-            if is_quantized(list(counts)) != (self.precision == "int8"):
-                raise DeviceError(
-                    f"Device {self.name!r} measures at {self.precision}, but {describe(model)} runs as "
-                    f"{counts}: build the model with Device.prepare, or set the device's precision."
-                )
-
-
-@contextmanager
-def _pinned(affinity: tuple[int, ...] | None) -> Iterator[None]:
-    """Run this thread, and the threads it starts, on the given processors."""
-    if affinity is None:
-        yield
-        return
-    if not hasattr(os, "sched_setaffinity"):
-        raise DeviceError("This system cannot pin a process to processors: leave the device's affinity empty.")
-    before = os.sched_getaffinity(0)
-    if not affinity or not set(affinity) <= before:
-        raise DeviceError(
-            f"The device is to run on processors {list(affinity)}, but this process may use {sorted(before)} only."
-        )
-    os.sched_setaffinity(0, affinity)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _serialised(model: Model) -> bytes:
@@ -289,4 +234,3 @@ def _serialised(model: Model) -> bytes:
 def _digest(facts: dict[str, Any], model: bytes = b"") -> str:
     header = json.dumps(facts | {"protocol": protocol.VERSION}, sort_keys=True)
     return hashlib.sha256(header.encode() + b"\0" + model).hexdigest()
-

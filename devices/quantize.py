@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from devices.session import SessionConfig
+from devices.session import REFUSALS, SessionConfig, reason
 from searchspaces.errors import DeviceError
 
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
 """Operators that are computed in integers."""
+_FAILURES: tuple[type[Exception], ...] = (*REFUSALS, OSError)
 
 
 class _Images(CalibrationDataReader):  # type: ignore[misc]
@@ -68,9 +69,9 @@ def quantize(model: ModelProto, images: NDArray[Any]) -> ModelProto:
                 weight_type=QuantType.QInt8,
                 per_channel=True,
             )
-        except (RuntimeError, ValueError, OSError) as error:
+        except _FAILURES as error:
             raise DeviceError(
-                f"ONNX Runtime cannot quantize model {model.graph.name!r}: {error}. Use precision fp32 for it."
+                f"ONNX Runtime cannot quantize model {model.graph.name!r}: {reason(error)} Use precision fp32 for it."
             ) from error
         return onnx.load(target)
 

@@ -27,11 +27,12 @@ DISABLED_OPTIMIZERS = ("WeightBiasQuantization",)
 
 _CPU = "CPUExecutionProvider"
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
-_REFUSALS: tuple[type[Exception], ...] = (
+REFUSALS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError,
     ValueError,
 )
+"""What ONNX Runtime raises; its own errors have no common base."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ def load(
         session, counts = _open_counting(model, config) if operators else (_open(model, config.options(), config), None)
         inputs = {entry.name: _draw(entry, batch, rng, model) for entry in session.get_inputs()}
         session.run(None, inputs)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise DeviceError(
-            f"ONNX Runtime {onnxruntime.__version__} refuses {describe(model)} on {config.provider}: {_reason(error)} "
+            f"ONNX Runtime {onnxruntime.__version__} refuses {describe(model)} on {config.provider}: {reason(error)} "
             "Check the model with onnx.checker, and whether the provider has its operators in this opset and precision."
         ) from error
     except OSError as error:
@@ -178,7 +179,8 @@ def describe(model: bytes) -> str:
     return f"model {name!r}"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Return an error's text as one sentence on one line."""
     text = " ".join(str(error).split())
     return text if text.endswith(".") else f"{text}."
 

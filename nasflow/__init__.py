@@ -43,15 +43,23 @@ _HOMES = {
     "nasflow.tasks": ("Cifar10", "Cifar100", "Digits", "ImageTask", "NpzTask"),
     "nasflow.training": ("Trainer", "TrainingResult"),
     "nasflow.objectives": ("Objective", "Objectives"),
-    "nasflow.evaluators": ("Context", "Costs", "Evaluation", "Evaluator", "Measure", "TableLookup", "Train"),
-    "nasflow.strategies": ("NSGA2", "Deduplicate", "Filter", "OptunaSampler", "Random", "RegularizedEvolution", "Strategy"),
+    "nasflow.evaluators": ("Context", "Costs", "Evaluation", "Evaluator", "Measure", "Proxies", "TableLookup", "Train"),
+    "nasflow.strategies": (
+        "NSGA2",
+        "Deduplicate",
+        "Filter",
+        "OptunaSampler",
+        "Random",
+        "RegularizedEvolution",
+        "Strategy",
+    ),
     "nasflow.study": ("Log", "Record", "Runner", "Study"),
     "nasflow.search": ("Search", "search"),
     "nasflow.config": ("composed", "instantiate"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

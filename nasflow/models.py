@@ -68,7 +68,9 @@ def load_weights_file(path: Path) -> Arrays:
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise NetworkError(f"{path} cannot be read as safetensors weights: {error}. Give the file a search wrote.") from error
+        raise NetworkError(
+            f"{path} cannot be read as safetensors weights: {error}. Give a file that a search or an export wrote."
+        ) from error
 
 
 def check_onnx(model: bytes, name: str) -> None:

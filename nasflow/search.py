@@ -35,7 +35,7 @@ CONFIG = "config.yaml"
 _MAY_CHANGE = ("budget", "storage", "max_failure_rate", "lease_s")
 
 
-class Infeasible(StudyError):
+class InfeasibleError(StudyError):
     """No trial of a finished search met the bounds."""
 
 
@@ -144,7 +144,8 @@ class Search:
         path = folder / CONFIG
         if not path.is_file():
             raise StudyError(
-                f"{folder} is not the folder of a search: it holds no {CONFIG}. Give the folder that nasflow search named."
+                f"{folder} is not the folder of a search: it holds no {CONFIG}. Give the folder that nasflow search "
+                "named."
             )
         config = OmegaConf.load(path)
         assert isinstance(config, DictConfig)
@@ -162,7 +163,7 @@ class Search:
         """Write models and report, and return the models of the front.
 
         Raises:
-            Infeasible: If no record meets the bounds; the report is written all the same.
+            InfeasibleError: If no record meets the bounds; the report is written all the same.
             StudyError: If nothing succeeded.
         """
         from nasflow.report import write_report
@@ -181,7 +182,7 @@ class Search:
             title=f"{self.space.name} on {self.task.name}",
         )
         if not front:
-            raise Infeasible(self._why_empty(records))
+            raise InfeasibleError(self._why_empty(records))
         return models
 
     def nearest(self, records: Sequence[Record]) -> list[Record]:
@@ -203,9 +204,9 @@ class Search:
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in nearest[0].metrics.items())
         arch = self.space.format(nearest[0].row[None])[0]
         return (
-            f"None of the {len(records)} evaluations meets {bounds}. The nearest is slot {nearest[0].slot}, {arch}, with "
-            f"{metrics}. Loosen the bound, raise the budget (the same command with a larger one continues), or choose a "
-            f"smaller scale of the space. Report: {self.folder / 'report.html'}"
+            f"None of the {len(records)} evaluations meets {bounds}. The nearest is slot {nearest[0].slot}, {arch}, "
+            f"with {metrics}. Loosen the bound, raise the budget (the same command with a larger one continues), or "
+            f"choose a smaller scale of the space. Report: {self.folder / 'report.html'}"
         )
 
 

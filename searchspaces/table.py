@@ -117,8 +117,8 @@ class Table:
         """Raise a `TableError` unless the table is of `space`, at the same scale."""
         if space.fingerprint != self.archs.space.fingerprint:
             raise TableError(
-                f"The table is of {self.archs.space.fingerprint}, but it was asked about {space.fingerprint}: figures of "
-                "another space or scale do not carry over. Choose the space and scale that the table was made with."
+                f"The table is of {self.archs.space.fingerprint}, but it was asked about {space.fingerprint}: figures "
+                "of another space or scale do not carry over. Choose the space and scale that the table was made with."
             )
 
     def save(self, path: Path) -> None:
@@ -150,8 +150,8 @@ class Table:
         meta, data = _read(path)
         if meta["space"] != space.fingerprint:
             raise TableError(
-                f"{path} holds architectures of {meta['space']}, not of {space.fingerprint}. Choose the space and scale "
-                "that the table was made with."
+                f"{path} holds architectures of {meta['space']}, not of {space.fingerprint}. Choose the space and "
+                "scale that the table was made with."
             )
         rows = np.stack([data[f"{_GENE}{gene.name}"].to_numpy() for gene in space.genes], axis=1).astype(np.int64)
         columns = [Column(**column) for column in meta["columns"]]
@@ -180,6 +180,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
     meta = json.loads(raw)
     if meta["schema"] != SCHEMA_VERSION:
         raise TableError(
-            f"{path} has table schema {meta['schema']}, this version of nasflow reads {SCHEMA_VERSION}. Import it again."
+            f"{path} has table schema {meta['schema']}, but this version of nasflow reads {SCHEMA_VERSION}. Import it "
+            "again."
         )
     return meta, data

@@ -33,7 +33,7 @@ class Measure:
         self, space: SearchSpace, task: Task, device: Device, metric: str = "latency_ms", anchors: int = 2
     ) -> None:
         if not metric.endswith("_ms"):
-            raise ConfigError(f"A latency is in milliseconds and its name says so, but {metric!r} does not end in '_ms'.")
+            raise ConfigError(f"A latency is in milliseconds and says so, but {metric!r} does not end in '_ms'.")
         self.space = space
         self.task = task
         self.device = device

@@ -1,7 +1,6 @@
 """`nasflow export`."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +46,10 @@ def run(config: DictConfig) -> None:
     print(f"{out}: {space.format(row[None])[0]} at {config.precision}, {', '.join(facts)}")
 
 
-def _choose(config: DictConfig) -> tuple[SearchSpace, Task, NDArray[np.int64], Arrays | None]:
+Choice = tuple[SearchSpace, Task, NDArray[np.int64], Arrays | None]
+
+
+def _choose(config: DictConfig) -> Choice:
     if config.arch is not None and config.run is None:
         task: Task = instantiate(config.task)
         space: SearchSpace = instantiate(config.space)
@@ -58,7 +60,7 @@ def _choose(config: DictConfig) -> tuple[SearchSpace, Task, NDArray[np.int64], A
     raise ConfigError("Give either arch=ARCHITECTURE, or run=FOLDER and slot=NUMBER, to say what to export.")
 
 
-def _from_run(search: Search, slot: int) -> Any:
+def _from_run(search: Search, slot: int) -> Choice:
     records = {record.slot: record for record in search.study.records()}
     if slot not in records:
         raise ConfigError(f"The search in {search.folder} has no finished slot {slot}; it has {len(records)} slots.")

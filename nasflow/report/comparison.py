@@ -85,7 +85,8 @@ def _distinct(runs: Runs) -> list[tuple[str, Study]]:
         f"{text} ({names[: i + 1].count(text)})" if names.count(text) > 1 else text for i, text in enumerate(names)
     ]
     # matplotlib leaves out what begins with an underscore
-    return [(f" {text}" if text.startswith("_") else text, study) for text, (_, study) in zip(numbered, runs, strict=True)]
+    shown = [f" {text}" if text.startswith("_") else text for text in numbered]
+    return [(text, study) for text, (_, study) in zip(shown, runs, strict=True)]
 
 
 def _sentence(named: Named, entries: Sequence[Objective], box: Box | None) -> str:

@@ -1,5 +1,6 @@
 """Compact SVG drawings of architectures, from the graph that their space gives."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,20 +78,19 @@ def draw_graph(adjacency: Mask, ops: Sequence[Op | None], name: str) -> Drawing:
         name: What it is called.
     """
     signal = prune(adjacency, np.array([op is not None and op.kind != "none" for op in ops], dtype=np.bool_))
-    quiet = signal & np.array([op is not None and op.kind in _QUIET for op in ops], dtype=np.bool_)
-    kept = signal & ~quiet
-    edges = bypass(adjacency, kept)
-    used = [op for v, op in enumerate(ops) if op is not None and kept[v]]
+    live = [op for v, op in enumerate(ops) if op is not None and signal[v]]
+    used = [op for op in live if op.kind not in _QUIET]
     inner = [op for op in used if op.kind not in ("input", "output")]
     if len(used) < 2:
         return Drawing('<p class="note">No signal reaches the output: all paths from the input are cut.</p>')
     what = f"{name}: {_census(inner)}"
     if len(used) > MAX_VERTICES:
         return Drawing(f'<p class="note">{esc(_census(inner))}; too many to draw.</p>')
+    edges = bypass(adjacency[np.ix_(signal, signal)], np.array([op.kind not in _QUIET for op in live]))
     layers = longest_paths(edges)
     chain = len(set(layers.tolist())) == len(layers) and int(edges.sum()) == len(layers) - 1
     svg = _chain(used, what) if chain else _layered(used, arrange(edges), what)
-    return Drawing(svg, frozenset(_group(op) for op in inner), bool(quiet.any()))
+    return Drawing(svg, frozenset(_group(op) for op in inner), len(used) < len(live))
 
 
 def legend(drawings: Sequence[Drawing]) -> str:
@@ -125,12 +125,12 @@ def _label(op: Op) -> str:
 
 
 def _lines(label: str) -> list[str]:
-    """Break a long label in two at the separator next to its middle."""
-    breaks = [i for i, letter in enumerate(label) if letter in "_-. " and 0 < i < len(label) - 1]
+    """Break a long label in two at the separator, or the capital letter, next to its middle."""
+    breaks = [match.span() for match in re.finditer(r"(?<=.)[_\-. ](?=.)|(?<=[a-z])(?=[A-Z])", label)]
     if len(label) <= 9 or not breaks:
         return [label]
-    at = min(breaks, key=lambda i: abs(2 * i - len(label)))
-    return [label[:at], label[at + 1 :]]
+    start, end = min(breaks, key=lambda span: (abs(sum(span) - len(label)), -span[0]))
+    return [label[:start], label[end:]]
 
 
 def _width(op: Op) -> float:

@@ -41,6 +41,8 @@ def prune(adjacency: Mask, keep: Mask) -> Mask:
         adjacency: Shape `(v, v)`, true at `[a, b]` for an edge from a to b > a.
         keep: Shape `(v,)`; the first entry is the input, the last true one the output.
     """
+    if not keep.any():
+        return keep
     edges = adjacency & keep[:, None] & keep[None, :]
     output = int(np.flatnonzero(keep)[-1])
     reached, used = np.zeros(len(keep), dtype=np.bool_), np.zeros(len(keep), dtype=np.bool_)

@@ -170,14 +170,14 @@ def describe_box(entries: Sequence[Objective], box: Box) -> str:
 
 def _crosses(axes: Axes, points: Points, which: Indices) -> None:
     if len(which):
-        many = len(which) > _RASTERED
-        axes.scatter(points[0][which], points[1][which], marker="x", c=MISSED, s=24, label="misses a bound", rasterized=many)
+        x, y, many = points[0][which], points[1][which], len(which) > _RASTERED
+        axes.scatter(x, y, marker="x", c=MISSED, s=24, label="misses a bound", rasterized=many)
 
 
 def _rings(axes: Axes, points: Points, which: Indices, text: str) -> None:
     if len(which):
-        style = {"facecolors": "none", "edgecolors": MUTED, "rasterized": len(which) > _RASTERED}
-        axes.scatter(points[0][which], points[1][which], s=22, label=text, **style)
+        x, y, many = points[0][which], points[1][which], len(which) > _RASTERED
+        axes.scatter(x, y, s=22, facecolors="none", edgecolors=MUTED, label=text, rasterized=many)
 
 
 def _bounds(axes: Axes, entry: Objective, axis: str) -> None:

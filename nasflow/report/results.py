@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from nasflow.objectives import Objectives
 from nasflow.pareto import hypervolume_history, non_dominated
-from nasflow.study.study import Record, Study
+from nasflow.study.records import Record
+from nasflow.study.study import Study
 from searchspaces.errors import ConfigError
 
 Floats = NDArray[np.float64]

@@ -27,7 +27,7 @@ from nasflow.report.text import (
     quantity,
     spread,
 )
-from nasflow.study.study import Record
+from nasflow.study.records import Record
 from searchspaces.genes import GeneSpace
 from searchspaces.task import Task
 
@@ -260,7 +260,7 @@ def _link(run: Run, record: Record) -> str:
         return "–"
     file = run.folder / path
     size = f" <small>{file.stat().st_size / 1000:,.0f} kB</small>" if file.is_file() else ""
-    return f'<span class="file"><a href="{esc(quote(path))}">{esc(path)}</a>{size}</span>'
+    return f'<span class="whole"><a href="{esc(quote(path))}">{esc(path)}</a>{size}</span>'
 
 
 # -- trials ------------------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ def trials(run: Run) -> Section | None:
     rows = [
         [
             _slot(record) if record.slot in front else str(record.slot),
-            "non-dominated" if record.slot in front else _outcome(record),
+            f'<span class="whole">{"non-dominated" if record.slot in front else _outcome(record)}</span>',
             *(figure(record.metrics.get(metric, np.nan)) for metric in results.metrics),
             run.arch(record),
         ]

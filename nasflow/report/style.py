@@ -49,7 +49,7 @@ th small{display:block;font-weight:400}
 td.n,th.n{text-align:right}
 td.n{white-space:nowrap}
 .arch{font:.8rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere;min-width:14rem}
-.file{white-space:nowrap}
+.whole{white-space:nowrap}
 .best{font-weight:700}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,31rem),1fr));gap:1rem;margin:1rem 0 0}
 article{border:1px solid var(--line);border-radius:8px;padding:.9rem 1rem;min-width:0;scroll-margin-top:1rem}

@@ -90,7 +90,7 @@ def listing(parts: Sequence[str]) -> str:
 
 def duration(seconds: float) -> str:
     """Return a span of time in its two largest units."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return "under 1 s" if seconds < 1 else f"{seconds:.2g} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

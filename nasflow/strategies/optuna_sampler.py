@@ -1,7 +1,6 @@
 """Optuna's samplers as strategies."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +44,7 @@ class OptunaSampler:
     def __init__(self, sampler: str | Callable[..., BaseSampler] = "TPESampler", **arguments: Any) -> None:
         if isinstance(sampler, str) and sampler not in SAMPLERS:
             raise ConfigError(unknown("Optuna sampler", sampler, SAMPLERS))
-        self._make = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+        self._make: Callable[..., BaseSampler] = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self._arguments = arguments
         self._cache: tuple[Study, _Trials] | None = None
         self._distributions: tuple[str, dict[str, BaseDistribution]] = ("", {})
@@ -59,32 +58,33 @@ class OptunaSampler:
 
     def propose(self, log: Log, k: int, rng: np.random.Generator) -> tuple[Rows, float | None]:
         """Return `k` suggestions of the sampler."""
-        sampler = self._sampler(int(rng.integers(2**31)))
         if self._distributions[0] != log.space.fingerprint:
             self._distributions = log.space.fingerprint, _choices(log.space)
         distributions = self._distributions[1]
-        study = self._study(log, distributions)
-        study.sampler = sampler
+        trials = _Trials.of(log)
+        study = self._study(trials, distributions)
+        study.sampler = self._sampler(int(rng.integers(2**31)))
+        running = [_add(study, _trial(row, distributions, TrialState.RUNNING)) for row in log.pending]
         rows = np.zeros((k, len(distributions)), dtype=np.int64)
-        with _running(study, log.pending, distributions) as running:
-            for i in range(k):
-                trial = study.ask(fixed_distributions=distributions)
-                running.append(trial._trial_id)
-                rows[i] = [d.to_internal_repr(trial.params[name]) for name, d in distributions.items()]
+        for i in range(k):
+            trial = study.ask(fixed_distributions=distributions)
+            running.append(trial._trial_id)
+            rows[i] = [d.to_internal_repr(trial.params[name]) for name, d in distributions.items()]
+        for trial_id in running:  # they were of this proposal only, and samplers do not look at failed trials
+            study._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self._cache = study, trials
         return repair(log.space, rows, rng), None
 
-    def _study(self, log: Log, distributions: dict[str, BaseDistribution]) -> Study:
-        """Return a study of the log's trials: the last one, continued, where the log begins with what it holds."""
-        trials = _Trials.of(log)
-        study, start = _new_study(log.losses.shape[1]), 0
+    def _study(self, trials: "_Trials", distributions: dict[str, BaseDistribution]) -> Study:
+        """Return a study of `trials`: the last one, continued, where it holds the first of them and little else."""
+        study, start = _new_study(trials.losses.shape[1]), 0
         if self._cache is not None and self._cache[1].begin(trials):
             former, held = self._cache[0], len(self._cache[1].rows)
             if len(former.get_trials(deepcopy=False)) < 2 * held + _SPENT:
                 study, start = former, held
-        self._cache = None  # until the study holds all of the log
+        self._cache = None  # until the proposal has been made
         for i in range(start, len(trials.rows)):
             _add(study, trials.finished(i, distributions))
-        self._cache = study, trials
         return study
 
 
@@ -180,14 +180,3 @@ def _new_study(objectives: int) -> Study:
 
 def _add(study: Study, trial: FrozenTrial) -> int:
     return study._storage.create_new_trial(study._study_id, template_trial=trial)
-
-
-@contextmanager
-def _running(study: Study, pending: Rows, distributions: dict[str, BaseDistribution]) -> Iterator[list[int]]:
-    """Show `pending` as running; whatever is in the list at the end is failed, which samplers do not look at."""
-    running = [_add(study, _trial(row, distributions, TrialState.RUNNING)) for row in pending]
-    try:
-        yield running
-    finally:
-        for trial_id in running:
-            study._storage.set_trial_state_values(trial_id, TrialState.FAIL)

@@ -47,7 +47,8 @@ class Deduplicate:
         taken = set(self._keys(log.space, log.rows)) | set(self._keys(log.space, log.pending))
         chosen: list[NDArray[np.int64]] = []
         fidelity: float | None = None
-        for rows, fidelity in self._candidates(log, k, rng):
+        for candidates in self._candidates(log, k, rng):
+            rows, fidelity = candidates
             for row, key in zip(rows, self._keys(log.space, rows), strict=True):
                 if len(chosen) < k and key not in taken:
                     taken.add(key)

@@ -108,15 +108,14 @@ def _exporter(space: SearchSpace, row: NDArray[np.int64], task: Task, dynamo: bo
     example = torch.zeros(1, *network.input_shape)
 
     def make(module: torch.nn.Module) -> bytes:
-        buffer = io.BytesIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporters warn of their own deprecations
             if dynamo:
                 program = torch.onnx.export(module, (example,), dynamo=True, verbose=False)
                 assert program is not None
-                program.save(buffer)
-            else:
-                torch.onnx.export(module, (example,), buffer, dynamo=False)
-        return buffer.getvalue()
+                return bytes(program.model_proto.SerializeToString())
+            buffer = io.BytesIO()
+            torch.onnx.export(module, (example,), buffer, dynamo=False)  # type: ignore[arg-type]  # takes buffers
+            return buffer.getvalue()
 
     return lambda: to_torch(network).eval(), make

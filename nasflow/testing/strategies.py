@@ -122,7 +122,7 @@ class StrategyContract:
 
     beats_random = True
     multi_objective = True
-    budget = 80
+    budget = 120
     seeds = 20
 
     @pytest.fixture
@@ -192,10 +192,11 @@ class StrategyContract:
         whole, other = random_log(space, 60), random_log(space, 50, seed=1)
         late = np.delete(np.arange(60), 30)  # a slot that another worker finished late
         without = make_log(space, whole.rows[late], whole.losses[late], whole.violation[late])
-        better = make_log(space, whole.rows, whole.losses - 1, whole.violation, whole.pending)
+        turned = np.where(np.isfinite(whole.losses), -whole.losses, np.inf)
+        worse = make_log(space, whole.rows, turned, whole.violation, whole.pending)
         joint = random_log(JointSpace(architecture=ToySpace()), 60)
         used = strategy()
-        for log in (first(whole, 40), without, whole, first(whole, 45), other, better, joint, whole):
+        for log in (first(whole, 40), without, whole, worse, first(whole, 45), other, joint, whole):
             by_used, _ = used.propose(log, 3, np.random.default_rng(5))
             by_new, _ = strategy().propose(log, 3, np.random.default_rng(5))
             assert (by_used == by_new).all()

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from searchspaces.errors import ConfigError
 from searchspaces.genes import Mask, Rows
 from searchspaces.mobilenet.layers import inverted_residual, make_divisible
 from searchspaces.mobilenet.notation import (

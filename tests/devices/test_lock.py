@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -41,13 +40,6 @@ class Process:
     def kill(self) -> None:
         self.popen.send_signal(signal.SIGKILL)
         self.popen.wait()
-
-
-@pytest.fixture(autouse=True)
-def lock_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "machine.lock"
-    monkeypatch.setenv("NASFLOW_LOCK", str(path))
-    return path
 
 
 @pytest.fixture

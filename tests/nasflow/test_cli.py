@@ -82,7 +82,8 @@ def test_export_of_an_architecture(tmp_path: Path, precision: str) -> None:
 
 
 def test_unmet_bounds_end_the_run_with_the_nearest(tmp_path: Path) -> None:
-    done = nasflow("search", *FAST, "budget=2", "objective.params_m.direction=minimize", "+objective.params_m.at_most=1e-6", f"hydra.run.dir={tmp_path}", code=1)
+    bound = "+objective.params_m.at_most=1e-6"
+    done = nasflow("search", *FAST, "budget=2", bound, f"hydra.run.dir={tmp_path}", code=1)
     text = done.stderr.replace("\n", " ")
     assert "None of the 2 evaluations meets params_m at most 1e-06" in text
     assert "nearest is slot" in text

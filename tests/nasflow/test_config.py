@@ -1,12 +1,18 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 import nasflow
 from nasflow.cli import JOBS
 from nasflow.config import composed, instantiate
+from nasflow.tasks import Digits
+from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
+from searchspaces.nb201 import NB201
+from searchspaces.table import Column, Table
 from tests.registry import leaves
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +28,50 @@ def test_every_job_has_a_primary_configuration(job: str) -> None:
 
 @pytest.mark.parametrize(("group", "name"), LEAVES)
 def test_every_leaf_opens_with_a_command(group: str, name: str) -> None:
-    first = (ROOT / "conf" / group / f"{name}.yaml").read_text().splitlines()[0]
+    lines = (ROOT / "conf" / group / f"{name}.yaml").read_text().splitlines()
+    first = next(line for line in lines if not line.startswith("# @"))
     assert re.match(r"# nasflow (search|worker|export|report|bench|score|collect|fit|data) ", first), first
+
+
+# Leaves that cannot be built from nothing, and what they need; None where it is a running service.
+NEEDS: dict[tuple[str, str], list[str] | None] = {
+    ("evaluator", "table"): ["evaluator.table.path={tmp}/table.parquet"],
+    ("storage", "sqlite"): ["storage.url=sqlite:///{tmp}/study.db"],
+    ("storage", "journal"): ["storage.path={tmp}/study.journal"],
+    ("storage", "postgres"): None,
+    ("storage", "grpc"): None,
+    ("task", "npz"): ["task.path={tmp}/images.npz"],
+    ("task", "cifar10"): ["task.folder={tmp}"],
+    ("task", "cifar100"): ["task.folder={tmp}"],
+}
+JOB_OF = {"suite": "bench", "proxy": None}
+
+
+def make_inputs(folder: Path) -> None:
+    space = NB201(scale="small")
+    archs = ArchBatch(space, space.from_index([0]))
+    Table(archs, {"accuracy": [1.0]}, [Column("accuracy")]).save(folder / "table.parquet")
+    images = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
+    np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 4)
+
+
+@pytest.mark.parametrize(("group", "name"), LEAVES)
+def test_every_leaf_is_composed_and_instantiated(group: str, name: str, tmp_path: Path) -> None:
+    needs = NEEDS.get((group, name), [])
+    if needs is None:
+        pytest.skip("needs a running service: the system tier")
+    make_inputs(tmp_path)
+    if group == "proxy":
+        config = OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")
+    else:
+        job = JOB_OF.get(group) or "search"
+        config = composed(job, [f"{group}={name}", *(text.format(tmp=tmp_path) for text in needs)])
+    if group == "experiment":
+        assert instantiate(config.objective) is not None
+        return
+    node = config if group == "proxy" else config[group]
+    task, space = Digits(), NB201(scale="small")
+    assert instantiate(node, space=space, task=task) is not None
 
 
 @pytest.mark.parametrize("name", leaves("space"))
@@ -58,7 +106,8 @@ TARGET = f"{__name__}.Component"
 
 
 def test_instantiate_builds_nested_components_and_hands_over_what_they_ask_for() -> None:
-    built = instantiate({"_target_": TARGET, "size": 2, "parts": [{"_target_": TARGET, "size": 3}]}, space="s", task="t")
+    config = {"_target_": TARGET, "size": 2, "parts": [{"_target_": TARGET, "size": 3}]}
+    built = instantiate(config, space="s", task="t")
     assert (built.size, built.space) == (2, "s")
     assert (built.parts[0].size, built.parts[0].space) == (3, "s")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from devices import Device
-from nasflow.evaluators import Context, Costs, Evaluator, Measure, TableLookup, Train
+from nasflow.evaluators import Context, Costs, Evaluator, Measure, Proxies, TableLookup, Train
 from nasflow.models import load_weights_file, save_weights, weights_path
 from nasflow.tasks import Digits
 from nasflow.training import Trainer
@@ -69,7 +69,15 @@ def test_table_gives_its_columns_under_the_asked_names(tmp_path: Path) -> None:
         TableLookup(SPACE, str(tmp_path / "t.parquet"), {"accuracy": "test"})
 
 
-@pytest.mark.parametrize("evaluator", [Costs(SPACE, TASK), Train(SPACE, TASK, Trainer()), Measure(SPACE, TASK, Device())])
+@pytest.mark.parametrize(
+    "evaluator",
+    [
+        Costs(SPACE, TASK),
+        Train(SPACE, TASK, Trainer()),
+        Measure(SPACE, TASK, Device()),
+        Proxies(SPACE, TASK, ["synflow", "nwot"]),
+    ],
+)
 def test_evaluators_fulfil_the_interface(evaluator: Evaluator) -> None:
     assert isinstance(evaluator, Evaluator)
     assert evaluator.cost in ("cheap", "expensive")
@@ -79,3 +87,11 @@ def test_weights_survive_whatever_their_memory_layout(tmp_path: Path) -> None:
     array = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)
     save_weights(tmp_path / "w.safetensors", {"a.weight": array})
     np.testing.assert_array_equal(load_weights_file(tmp_path / "w.safetensors")["a.weight"], array)
+
+
+def test_proxies_are_metrics_under_their_names() -> None:
+    evaluation = Proxies(SPACE, TASK, ["synflow", "snip"]).evaluate(ARCHS, Context(seeds=[0, 0]))
+    assert set(evaluation.columns) == {"synflow", "snip"}
+    assert all(np.isfinite(column).all() for column in evaluation.columns.values())
+    again = Proxies(SPACE, TASK, ["snip"]).evaluate(ARCHS, Context(seeds=[9, 9]))
+    np.testing.assert_array_equal(again.columns["snip"], evaluation.columns["snip"])

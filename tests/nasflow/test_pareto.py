@@ -16,8 +16,8 @@ def dominates(a, b):
 
 
 def brute_mask(losses):
-    known = np.isfinite(losses).all(axis=1)
-    return np.array([ok and not any(dominates(o, p) for o in losses[known]) for p, ok in zip(losses, known, strict=True)])
+    known = losses[np.isfinite(losses).all(axis=1)]
+    return np.array([np.isfinite(point).all() and not any(dominates(o, point) for o in known) for point in losses])
 
 
 def brute_volume(losses, reference):
@@ -109,6 +109,10 @@ def test_crowding_counts_copies_once():
 def test_crowding_ignores_an_objective_that_is_the_same_everywhere():
     losses = np.array([[0.0, 3], [1, 3], [4, 3], [10, 3]])
     assert crowding(losses)[1:3].tolist() == pytest.approx([0.4, 0.9])
+
+
+def test_best_first_puts_the_ends_of_a_front_of_three_first():
+    assert best_first(np.array([[1.0, 1], [2, 0], [0, 2]]), np.zeros(3)).tolist() == [1, 2, 0]
 
 
 def test_best_first_orders_by_rank_then_crowding_then_place():

@@ -235,6 +235,38 @@ def test_optuna_sees_the_log():
     assert sum(t.state == states.RUNNING for t in seen[2]) == len(running) + 1  # the first proposal is under way too
 
 
+def test_the_first_missed_bound_turns_all_trials_into_constrained_ones():
+    log = random_log(ToySpace(), 24)
+    good = np.flatnonzero(log.violation == 0)
+    free = make_log(log.space, log.rows[good], log.losses[good])
+    grown = np.concatenate([good, np.flatnonzero((log.violation > 0) & log.succeeded)])
+    bounded = make_log(log.space, log.rows[grown], log.losses[grown], log.violation[grown])
+    assert len(grown) > len(good)
+    strategy = OptunaSampler("GPSampler")
+    strategy.propose(free, 1, rng())
+    by_used, _ = strategy.propose(bounded, 1, rng())
+    assert (by_used == OptunaSampler("GPSampler").propose(bounded, 1, rng())[0]).all()
+
+
+def test_a_proposal_that_failed_leaves_nothing_behind():
+    running = []
+
+    class Fragile(optuna.samplers.RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            states = [t.state for t in study.get_trials() if t.number != trial.number]
+            running.append(states.count(optuna.trial.TrialState.RUNNING))
+            if len(running) == 3:
+                raise RuntimeError("interrupted")
+            return super().sample_independent(study, trial, name, distribution)
+
+    log, strategy = random_log(ToySpace(), 20), OptunaSampler(Fragile)
+    strategy.propose(first(log, 20), 0, rng())
+    with pytest.raises(RuntimeError):
+        strategy.propose(log, 1, rng())
+    strategy.propose(log, 1, rng())
+    assert set(running) == {len(log.pending)}
+
+
 def test_proposals_leave_no_trials_that_slow_optuna_down():
     log, strategy = random_log(ToySpace(), 20), OptunaSampler("RandomSampler")
     for i in range(200):
@@ -343,8 +375,9 @@ def test_filter_takes_the_least_violating_where_it_cannot():
     assert strategy.asked == 3
     assert (np.diff(costs) >= 0).all()
     assert len(set(space.keys(rows))) == len(rows) == len(set(space.keys(offered)))
-    few, _ = Filter(strategy, lambda rows: np.where(toy_cost(rows) > 0.6, np.nan, toy_cost(rows)), 1).propose(log, 2, rng())
-    assert len(few) == 2
+    unknown = lambda rows: np.where((rows == offered[0]).all(axis=1), np.nan, violation(rows))  # noqa: E731
+    few, _ = Filter(strategy, unknown, tries=1).propose(log, 2, rng())
+    assert (few == offered[[1, 0]]).all()
 
 
 def test_filter_tells_the_strategy_what_it_holds():

@@ -93,7 +93,7 @@ def test_digits_are_divided_once_and_for_all() -> None:
 
 def test_digits_describe_themselves() -> None:
     task = Digits()
-    assert (task.name, task.input_shape, task.classes, task.scale, task.flip) == ("digits", (1, 8, 8), 10, "small", False)
+    assert (task.name, task.input_shape, task.classes, task.scale) == ("digits", (1, 8, 8), 10, "small")
 
 
 # -- CIFAR ---------------------------------------------------------------------------------------------------------
@@ -184,7 +184,8 @@ def test_npz_with_all_splits(tmp_path: Path) -> None:
 
 
 def test_npz_without_valid_takes_a_fifth_of_train(tmp_path: Path) -> None:
-    path = save(tmp_path, x_train=pixels(30, 8, 8), y_train=cyclic(30)[:, None], x_test=pixels(6, 8, 8), y_test=cyclic(6))
+    train, test = pixels(30, 8, 8), pixels(6, 8, 8)
+    path = save(tmp_path, x_train=train, y_train=cyclic(30)[:, None], x_test=test, y_test=cyclic(6))
     task = NpzTask(path, name="mine")
     assert (task.name, task.input_shape) == ("mine", (1, 8, 8))
     assert [len(task.splits[name]) for name in ("train", "valid", "test")] == [24, 6, 6]

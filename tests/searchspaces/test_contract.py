@@ -1,5 +1,7 @@
 """Every space of `conf/space` goes through the contract, at small and at published scale."""
 
+from functools import lru_cache
+
 import pytest
 
 from nasflow.config import composed, composer, instantiate
@@ -11,26 +13,27 @@ from tests.registry import leaves
 SPACES = leaves("space")
 
 
+@lru_cache
 def build(name: str, scale: str) -> SearchSpace:
     space = instantiate(composed("search", [f"space={name}", f"space.scale={scale}"]).space)
     assert isinstance(space, SearchSpace)
     return space
 
 
-@pytest.mark.parametrize("name", SPACES, scope="class")
+@pytest.mark.parametrize("name", SPACES)
 class TestFullScale(SpaceContract):
     built = 2
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def space(self, name: str) -> SearchSpace:
         return build(name, "full")
 
 
-@pytest.mark.parametrize("name", SPACES, scope="class")
+@pytest.mark.parametrize("name", SPACES)
 class TestSmallScale(SpaceContract):
     built = 8
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def space(self, name: str) -> SearchSpace:
         return build(name, "small")
 

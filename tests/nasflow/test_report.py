@@ -1,0 +1,608 @@
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from numpy.typing import NDArray
+
+from nasflow.objectives import Objective, Objectives
+from nasflow.pareto import hypervolume
+from nasflow.report import write_comparison, write_report
+from nasflow.report.drawing import draw, draw_graph, legend
+from nasflow.report.layout import arrange, bypass, longest_paths, prune
+from nasflow.report.plots import running_best, stairs
+from nasflow.report.results import Box, Results, Times
+from nasflow.report.text import bounds, component, count, duration, figure, label, listing, notation, number
+from nasflow.study.storage import memory
+from nasflow.study.study import Study
+from searchspaces.errors import ConfigError
+from searchspaces.fbnet import FBNet
+from searchspaces.genes import Gene, GeneSpace, JointSpace
+from searchspaces.mobilenet import MobileNet
+from searchspaces.nb101 import NB101
+from searchspaces.nb201 import NB201
+from searchspaces.network import INPUT, Network, NetworkBuilder
+from searchspaces.space import Op, SearchSpace
+from searchspaces.task import Task
+
+TASK = Task("digits", (1, 8, 8), 10, "small")
+MAX: dict[str, Any] = {"direction": "maximize"}
+MIN: dict[str, Any] = {"direction": "minimize"}
+CONFIG = {"budget": 8, "seed": 5, "strategy": {"_target_": "nasflow.strategies.NSGA2", "population": 4}}
+ENVIRONMENT = {"python": "3.11", "processor": "Some CPU", "packages": {"torch": "2.13"}}
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'$_{^}&"
+
+# accuracy, latency_ms and params_m per slot; by the first two, slots 0, 2, 4 and 6 are non-dominated
+POINTS = [
+    (0.90, 0.5, 0.3),
+    (0.80, 0.6, 0.1),
+    (0.95, 0.9, 0.4),
+    (0.60, 0.3, 0.2),
+    (0.70, 0.2, 0.5),
+    (0.90, 0.95, 0.6),
+    (0.85, 0.3, 0.7),
+]
+NAMES = ("accuracy", "latency_ms", "params_m")
+
+
+def make_study(
+    objectives: Objectives,
+    points: Sequence[Sequence[float]] = POINTS,
+    space: GeneSpace | None = None,
+    failed: Mapping[int, str] | None = None,
+    ruled_out: Sequence[int] = (),
+    names: Sequence[str] = NAMES,
+    provenance: Mapping[str, Any] | None = None,
+    seed: int = 5,
+) -> Study:
+    """A study with a trial per point; slots in `failed` fail, those in `ruled_out` know only their last metric."""
+    space = space or NB201("small")
+    study = Study(memory(), space, objectives, seed=seed, config=CONFIG)
+    for slot, (row, point) in enumerate(zip(space.sample(len(points), np.random.default_rng(1)), points, strict=True)):
+        claim = study.claim(slot, row, "worker")
+        assert claim
+        if failed and slot in failed:
+            study.fail(claim, failed[slot])
+            continue
+        metrics = dict(zip(names, map(float, point), strict=True))
+        metrics = {names[-1]: metrics[names[-1]]} if slot in ruled_out else metrics
+        missed = objectives.violations({name: np.array([value]) for name, value in metrics.items()})
+        result = {
+            "metrics": metrics,
+            "violations": {name: float(values[0]) for name, values in missed.items()},
+            "provenance": dict(provenance or {}),
+            "seconds": 2.0,
+        }
+        study.finish(claim, result, ruled_out=slot in ruled_out)
+    return study
+
+
+def report(folder: Path, study: Study, **changes: Any) -> str:
+    arguments: dict[str, Any] = {"config": CONFIG, "environment": ENVIRONMENT, "models": {}, "title": "A search"}
+    path = write_report(folder, study, study.space, TASK, **(arguments | changes))
+    assert path == folder / "report.html"
+    return path.read_text()
+
+
+class Page(HTMLParser):
+    """Checks that tags balance, and collects what the tests ask for."""
+
+    VOID = frozenset({"meta", "br", "wbr", "img", "link", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        assert self.stack == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        self.ids += [values["id"] or ""] if "id" in values else []
+        self.links += [values[key] or "" for key in ("href", "xlink:href", "src") if key in values]
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack and self.stack.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.stack.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.words)
+
+
+def check_page(html: str) -> Page:
+    """Well-formed, self-contained, ids unique, inner links lead somewhere, every drawing described."""
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    outer = [link for link in page.links if not link.startswith("#")]
+    assert all(not re.match(r"\w+:|//", link) or link.startswith("data:image/png") for link in outer)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base"}
+    assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs)
+    assert "@import" not in html and not re.search(r"url\((?!#)", html)
+    policies = [attrs["content"] for tag, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    assert policies and (policies[0] or "").startswith("default-src 'none'")
+    plots = [attrs for tag, attrs in page.tags if tag == "svg" and attrs.get("class") == "plot"]
+    assert all(attrs.get("aria-label") and attrs.get("viewbox") for attrs in plots)
+    return page
+
+
+def pngs(folder: Path) -> set[str]:
+    return {path.stem for path in (folder / "plots").glob("*.png")}
+
+
+# -- pages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "models").mkdir()
+    (folder / "models" / "slot 2.onnx").write_bytes(b"0" * 2500)
+    provenance = {
+        "measure": {"metric": "latency_ms", "std_ms": 0.0123, "drifted": 0, "environment": {"governor": "performance"}},
+        "train": {"test_accuracy": 0.8765},
+    }
+    objectives = Objectives(accuracy=MAX, latency_ms=MIN)
+    study = make_study(objectives, [*POINTS, (0, 0, 0)], failed={7: "the loss is NaN & <gone>"}, provenance=provenance)
+    return folder, report(folder, study, models={2: "models/slot 2.onnx"})
+
+
+def section(html: str, key: str) -> str:
+    return html.partition(f'<section id="{key}"')[2].partition("</section>")[0]
+
+
+def rows_of(html: str) -> list[list[str]]:
+    """Texts of the cells of all body rows."""
+    body = re.findall(r"<tr>(<th scope=\"row\">.*?)</tr>", html, flags=re.DOTALL)
+    cells = [re.findall(r"<(th|td)[^>]*>(.*?)</\1>", row, flags=re.DOTALL) for row in body]
+    return [[Page(cell).text for _, cell in row] for row in cells]
+
+
+def test_two_objectives(two: tuple[Path, str]) -> None:
+    folder, html = two
+    page = check_page(html)
+    assert pngs(folder) == {"front", "hypervolume", "history_0", "history_1"}
+    assert all(imread(folder / "plots" / f"{stem}.png").shape[1] > 800 for stem in pngs(folder))
+    models = rows_of(section(html, "models"))
+    assert [row[0] for row in models] == ["2", "0", "6", "4"]
+    assert [row[1] for row in models] == ["0.9500", "0.9000", "0.8500", "0.7000"]
+    assert models[0][2] == "0.9000 ± 0.012" and models[0][4] == "0.8765"
+    assert {f"slot-{slot}" for slot in (0, 2, 4, 6)} <= set(page.ids)
+    assert "models/slot%202.onnx" in page.links and models[0][-1] == "models/slot 2.onnx 2 kB"
+    assert "4 non-dominated models with accuracy 0.7 to 0.95 and latency 0.2 to 0.9 ms" in page.text
+    assert section(html, "models").count('<svg class="cell"') == 4
+
+
+def test_ends_of_the_front(two: tuple[Path, str]) -> None:
+    assert rows_of(section(two[1], "summary")) == [
+        ["Highest accuracy", "2", "0.9500", "0.9000"],
+        ["Lowest latency", "4", "0.7000", "0.2000"],
+    ]
+
+
+def test_failures_and_evaluations_are_listed(two: tuple[Path, str]) -> None:
+    failures = rows_of(section(two[1], "failures"))
+    assert len(failures) == 1 and failures[0][0] == "7" and failures[0][2] == "the loss is NaN & <gone>"
+    outcomes = [row[1] for row in rows_of(section(two[1], "trials"))]
+    assert outcomes == ["non-dominated", "dominated"] * 2 + ["non-dominated", "dominated", "non-dominated", "failed"]
+
+
+def test_provenance(two: tuple[Path, str]) -> None:
+    text = Page(section(two[1], "provenance").partition(">")[2]).text
+    for fact in ("torch 2.13", "Some CPU", "nasflow.strategies.NSGA2", "performance", NB201("small").fingerprint):
+        assert fact in text
+    assert "Seed5" in text
+    assert "nasflow worker" not in text
+
+
+def test_dots_of_the_front_lead_to_their_models(two: tuple[Path, str]) -> None:
+    links = re.findall(r'xlink:href="#slot-(\d+)"', section(two[1], "front"))
+    assert links == ["2", "0", "6", "4"]
+
+
+def test_colours_follow_the_style_sheet(two: tuple[Path, str]) -> None:
+    plots = section(two[1], "front") + section(two[1], "history")
+    assert "var(--front)" in plots and "var(--ink)" in plots
+    fixed = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", plots))
+    assert fixed <= {"#000000"}
+    style = two[1].partition("<style>")[2].partition("</style>")[0]
+    assert set(re.findall(r"var\((--[\w]+)\)", two[1])) <= set(re.findall(r"(--\w+):", style))
+
+
+def test_equal_inputs_give_equal_pages(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX, latency_ms=MIN | {"at_most": 0.55}))
+    pages, images = [], []
+    for name in ("a", "b"):
+        html = report(tmp_path / name, study)
+        pages.append(re.sub(r"<time>.*?</time>", "", html))
+        images.append({path.name: path.read_bytes() for path in (tmp_path / name / "plots").iterdir()})
+    assert pages[0] == pages[1]
+    assert images[0] == images[1]
+
+
+def test_one_objective(tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    for name in ("front.png", "hypervolume.png", "mine.png"):
+        (tmp_path / "plots" / name).write_bytes(b"former")
+    page = check_page(report(tmp_path, make_study(Objectives(accuracy=MAX))))
+    assert pngs(tmp_path) == {"history", "mine"}
+    assert "front" not in page.ids and "Best model" in page.text
+    assert "The best of 7 evaluations has accuracy 0.95." in page.text
+
+
+def test_three_objectives(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX, latency_ms=MIN, params_m=MIN))
+    html = report(tmp_path, study)
+    check_page(html)
+    assert pngs(tmp_path) == {
+        *("front_1_0", "front_2_0", "front_2_1", "hypervolume", "history_0", "history_1", "history_2")
+    }
+    assert [row[0] for row in rows_of(section(html, "models"))] == ["2", "0", "6", "1", "4", "3"]
+
+
+def test_bounds_that_nobody_meets(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX | {"at_least": 0.99}, latency_ms=MIN | {"at_most": 0.1}))
+    html = report(tmp_path, study)
+    text = check_page(html).text
+    violation = [max(0, (0.99 - a) / 0.99) + max(0, (latency - 0.1) / 0.1) for a, latency, _ in POINTS]
+    order = np.argsort(violation, kind="stable")[:5]
+    assert [row[0] for row in rows_of(section(html, "models"))] == [str(slot) for slot in order]
+    assert "No trial meets the bounds (accuracy at least 0.99 and latency at most 0.1 ms)" in text
+    assert f"The nearest is slot {order[0]} with" in text and f"{violation[order[0]]:.0%} off" in text
+    assert "Nearest to the bounds" in text
+    assert pngs(tmp_path) == {"front", "history_0", "history_1"}
+
+
+def test_infeasible_trials_are_no_part_of_the_front(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX, latency_ms=MIN, params_m={"at_most": 0.45}), ruled_out=[5, 6])
+    html = report(tmp_path, study)
+    assert [row[0] for row in rows_of(section(html, "models"))] == ["2", "0", "3"]
+    outcomes = [row[1] for row in rows_of(section(html, "trials"))]
+    assert outcomes[4:] == ["misses a bound", "ruled out", "ruled out"]
+    assert "2 trials without both figures cannot be shown" in check_page(html).text
+
+
+def test_nothing_finished_and_everything_failed(tmp_path: Path) -> None:
+    objectives = Objectives(accuracy=MAX, latency_ms=MIN)
+    empty = check_page(report(tmp_path / "empty", make_study(objectives, [])))
+    assert "No evaluation has finished yet." in empty.text
+    failed = make_study(objectives, POINTS[:2], failed={0: "first", 1: "second"})
+    page = check_page(report(tmp_path / "failed", failed))
+    assert "No evaluation succeeded. The last one said: second" in page.text
+    assert not any(tag == "figure" for tag, _ in page.tags)
+
+
+def test_commands_of_a_run(tmp_path: Path) -> None:
+    folder = tmp_path / "a run"
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / "config.yaml").write_text("budget: 8\n")
+    (folder / ".hydra" / "overrides.yaml").write_text("- space=nb201\n- device.name=my board\n")
+    html = report(folder, make_study(Objectives(accuracy=MAX), POINTS[:2]))
+    text = Page(section(html, "provenance").partition(">")[2]).text
+    search = "nasflow search space=nb201 'device.name=my board'"
+    assert f"{search} hydra.run.dir='{folder}'\nnasflow worker run='{folder}'" in text
+    assert f"{search}\n" in text.replace("Resolved", "\nResolved")
+
+
+def test_many_models_and_trials(tmp_path: Path) -> None:
+    x = np.linspace(0.1, 0.9, 505)
+    html = report(tmp_path, make_study(Objectives(accuracy=MAX, latency_ms=MIN), np.stack([x, x, x], axis=1).tolist()))
+    page = check_page(html)
+    assert "493 more drawings" in page.text
+    assert len(rows_of(section(html, "trials"))) == 500 and "The first 500 of 505" in page.text
+    assert sum(identifier.startswith("slot-") for identifier in page.ids) == 505
+
+
+# -- hostile names -----------------------------------------------------------------------------------------------
+
+
+class Hostile(SearchSpace):
+    """Everything a plug-in's author can name, named to break out."""
+
+    name = f"evil{HOSTILE}"
+    genes = (Gene("a", (HOSTILE, "b")), Gene("c", tuple(range(9))))
+    ops = (Op("input", "input"), Op("output", "output"), Op(HOSTILE, f"kind{HOSTILE}"))
+
+    def network(self, row: NDArray[np.int64], task: Task) -> Network:
+        raise NotImplementedError
+
+    def graph(self, rows: Any) -> Any:
+        adjacency = np.repeat(np.eye(3, k=1, dtype=np.bool_)[None], len(rows), axis=0)
+        return adjacency, np.repeat([[0, 2, 1]], len(rows), axis=0)
+
+
+def test_names_cannot_break_out(tmp_path: Path) -> None:
+    metrics = (f"a{HOSTILE}", f"b{HOSTILE}", f"_{HOSTILE} -->")
+    objectives = Objectives(**{metrics[0]: MAX, metrics[1]: MIN | {"at_most": 0.8}})
+    study = make_study(objectives, space=Hostile(), names=metrics, failed={1: HOSTILE})
+    html = report(
+        tmp_path,
+        study,
+        title=HOSTILE,
+        config={"budget": HOSTILE, "strategy": {"_target_": HOSTILE, HOSTILE: HOSTILE}, "device": HOSTILE},
+        environment={"processor": HOSTILE, "packages": {HOSTILE: HOSTILE}},
+        models=dict.fromkeys(range(7), "javascript:alert(1)"),
+    )
+    page = check_page(html)
+    assert not any(tag == "img" for tag, _ in page.tags)
+    assert HOSTILE in page.text
+    assert "<script" not in html
+    assert page.links.count("javascript%3Aalert%281%29") == len(Results.of(study).front)
+
+
+def test_hostile_names_of_runs(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
+    path = write_comparison(tmp_path / "c.html", [(f"_{HOSTILE}", study), ("b", study)], title=HOSTILE)
+    page = check_page(path.read_text())
+    assert HOSTILE in page.text and "<script" not in path.read_text()
+
+
+# -- hypervolume -------------------------------------------------------------------------------------------------
+
+
+def test_hypervolumes_are_shares_of_the_box() -> None:
+    results = Results.of(make_study(Objectives(accuracy=MAX, latency_ms=MIN | {"at_most": 0.92})))
+    losses = results.losses[results.feasible]
+    box = Box.around(losses)
+    spans = losses.max(axis=0) - losses.min(axis=0)
+    np.testing.assert_allclose(box.reference, losses.max(axis=0) + 0.1 * spans)
+    shares = results.hypervolumes(box)
+    assert shares[-1] == pytest.approx(hypervolume(losses, box.reference) / (1.1**2 * np.prod(spans)))
+    assert (np.diff(shares) >= 0).all() and 0 < shares[0] < shares[-1] < 1
+    assert shares[5] == shares[4]  # slot 5 misses the bound
+
+
+def test_configured_reference_point(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
+    html = report(tmp_path, study, config=CONFIG | {"reference": {"accuracy": 0.5, "latency_ms": 2}})
+    text = Page(html).text
+    assert "from the reference point (accuracy 0.5, latency 2 ms) to the best seen values" in text
+    losses = Results.of(study).losses
+    share = hypervolume(losses, [-0.5, 2.0]) / ((0.95 - 0.5) * (2.0 - 0.2))
+    assert f"Dominated share, {share:.4g} in the end" in text
+    with pytest.raises(ConfigError, match="latency_ms"):
+        Box.below({"accuracy": 0.5}, study.objectives, losses)
+    with pytest.raises(ConfigError, match="No trial is better"):
+        Box.below({"accuracy": 0.99, "latency_ms": 2}, study.objectives, losses)
+
+
+def test_running_best_ignores_infeasible_trials() -> None:
+    results = Results.of(make_study(Objectives(accuracy=MAX, latency_ms={"at_most": 0.55})))
+    best = running_best(results, results.objectives.optimised[0])
+    np.testing.assert_array_equal(best, [0.9] * 7)
+    results = Results.of(make_study(Objectives(accuracy=MIN, latency_ms={"at_most": 0.45})))
+    np.testing.assert_array_equal(running_best(results, results.objectives.optimised[0]), [np.nan] * 3 + [0.6] * 4)
+
+
+def test_stairs_are_the_front_of_two_columns() -> None:
+    losses = np.random.default_rng(0).integers(0, 9, (60, 3)).astype(np.float64)
+    kept = stairs(losses, 2, 0)
+    points = {tuple(point) for point in losses[:, [2, 0]]}
+    front = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    assert [tuple(point) for point in losses[kept][:, [2, 0]]] == sorted(front)
+
+
+def test_times() -> None:
+    study = make_study(Objectives(accuracy=MAX), POINTS[:3])
+    times = Times.of(study, study.records())
+    assert times and times.first <= times.last and times.evaluating == 6.0 and 0 <= times.wall < 60
+    assert Times.of(study, []) is None
+
+
+# -- drawings ----------------------------------------------------------------------------------------------------
+
+
+def vertices(svg: str) -> list[str]:
+    return re.findall(r"<g [^>]*><title>(.*?)</title><rect", svg)
+
+
+def test_drawing_leaves_out_what_carries_no_signal() -> None:
+    space = NB201("small")
+    row = space.parse(["|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_1x1~2|"])[0]
+    drawing = draw(space, row, "Slot 3")
+    assert sorted(vertices(drawing.html)) == ["avg_pool_3x3", "input", "nor_conv_3x3", "output", "skip_connect"]
+    assert drawing.html.count('class="edge"') == 5
+    assert "Slot 3: 3 operations: nor_conv_3x3, skip_connect and avg_pool_3x3" in drawing.html
+    assert drawing.groups == {"convolution", "skip", "average pooling"} and not drawing.reduced
+    assert "average pooling" in legend([drawing]) and "max pooling" not in legend([drawing])
+
+
+def test_drawing_of_a_dead_cell() -> None:
+    space = NB201("small")
+    drawing = draw(space, space.parse(["|none~0|+|none~0|nor_conv_3x3~1|+|none~0|none~1|nor_conv_1x1~2|"])[0], "Slot 0")
+    assert "No signal reaches the output" in drawing.html and "<svg" not in drawing.html
+    assert legend([drawing]) == ""
+
+
+def test_drawing_of_a_pruned_cell() -> None:
+    space = NB101("small")
+    row = space.parse(["input|conv3x3-bn-relu~0|maxpool3x3~0|output~1~2"])[0]
+    drawn = vertices(draw(space, row, "cell").html)
+    assert sorted(drawn) == ["conv3x3-bn-relu", "input", "maxpool3x3", "output"]
+
+
+@pytest.mark.parametrize("space", [FBNet("small"), MobileNet("small")])
+def test_chains_wrap(space: SearchSpace) -> None:
+    row = space.sample(1, np.random.default_rng(3))[0]
+    html = draw(space, row, "chain").html
+    expected = int((space.graph(row[None])[1] >= 0).sum())
+    assert len(vertices(html)) == expected > 10
+    width = float(re.search(r'viewBox="0 0 (\d+)', html)[1])  # type: ignore[index]
+    assert width <= 470
+    assert len(set(re.findall(r'<rect x="[\d.]+" y="([\d.]+)"', html))) > 2
+
+
+class Blocks(SearchSpace):
+    """Residual blocks, drawn operator by operator."""
+
+    name = "blocks"
+    genes = (Gene("blocks", (1, 2, 40)),)
+
+    def network(self, row: NDArray[np.int64], task: Task) -> Network:
+        builder = NetworkBuilder("blocks", task.input_shape)
+        x = builder.conv_bn(INPUT, 8, 3)
+        for block in range(int(self.genes[0].choices[row[0]])):
+            with builder.scope(f"block{block}"):
+                x = builder.act(builder.sum([x, builder.conv_bn(x, 8, 5)]), "Relu")
+        return builder.build(builder.classifier(x, task.classes))
+
+
+def test_default_graph() -> None:
+    drawing = draw(Blocks(), np.array([1]), "net")
+    counts = {name: vertices(drawing.html).count(name) for name in vertices(drawing.html)}
+    assert drawing.reduced and "without normalisations" in legend([drawing])
+    assert counts["Conv5g1s1"] == 2 and counts["Add1g1s1"] == 2
+    assert not any("Normalization" in name or "Relu" in name for name in counts)
+    assert "2 × Conv 5x5" in drawing.html
+    large = draw(Blocks(), np.array([2]), "net")
+    assert "<svg" not in large.html and "40 × Conv 5x5" in large.html and "too many to draw" in large.html
+
+
+def test_spaces_without_networks() -> None:
+    class Knobs(GeneSpace):
+        name = "knobs"
+        genes = (Gene("a", (1, 2)),)
+
+    assert draw(Knobs(), np.array([0]), "x").html == ""
+    joint = JointSpace(tuning=Knobs(), architecture=NB201("small"))
+    row = np.array([1, 3, 1, 1, 1, 1, 1])
+    assert draw(joint, row, "x") == draw(NB201("small"), row[1:], "x")
+    assert draw(JointSpace(tuning=Knobs()), np.array([0]), "x").html == ""
+
+
+@pytest.mark.parametrize("space", [NB201("small"), NB101("small")])
+def test_layout_has_no_overlaps_and_runs_forwards(space: SearchSpace) -> None:
+    adjacencies, ids = space.graph(space.sample(60, np.random.default_rng(0)))
+    for adjacency, ops in zip(adjacencies, ids, strict=True):
+        kept = prune(adjacency, ops >= 0)
+        edges = adjacency[np.ix_(kept, kept)]
+        layout = arrange(edges)
+        assert {(a, b) for a, b, _ in layout.edges} == {(a, b) for a, b in np.argwhere(edges).tolist()}
+        for a, b, waypoints in layout.edges:
+            assert layout.layers[a] + len(waypoints) + 1 == layout.layers[b]
+        stops: dict[int, list[tuple[float, float]]] = {}
+        for v, layer in enumerate(layout.layers.tolist()):
+            stops.setdefault(layer, []).append((float(layout.heights[v]), 1.0))
+        for a, _, waypoints in layout.edges:
+            for i, height in enumerate(waypoints):
+                stops.setdefault(int(layout.layers[a]) + 1 + i, []).append((height, 0.55))
+        for members in stops.values():
+            for (low, size), (high, other) in pairwise(sorted(members)):
+                assert high - low >= (size + other) / 2 - 1e-9
+            assert min(h - s / 2 for h, s in members) > -1e-9
+            assert max(h + s / 2 for h, s in members) < layout.rows + 1e-9
+
+
+def test_layers_are_longest_paths() -> None:
+    adjacency = np.zeros((5, 5), dtype=np.bool_)
+    for a, b in ((0, 1), (0, 4), (1, 2), (2, 4), (0, 3), (3, 4)):
+        adjacency[a, b] = True
+    assert longest_paths(adjacency).tolist() == [0, 1, 2, 1, 3]
+    adjacency[3, 4] = False
+    assert prune(adjacency, np.ones(5, dtype=np.bool_)).tolist() == [True, True, True, False, True]
+    joined = bypass(adjacency, np.array([True, False, False, True, True]))
+    assert joined.tolist() == [[False, True, True], [False] * 3, [False] * 3]
+
+
+def test_graph_without_vertices() -> None:
+    assert "No signal" in draw_graph(np.zeros((2, 2), dtype=np.bool_), [None, None], "x").html
+
+
+# -- comparison --------------------------------------------------------------------------------------------------
+
+
+def test_comparison(tmp_path: Path) -> None:
+    better = [(a + 0.01, latency, p) for a, latency, p in POINTS]
+    first = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
+    second = make_study(Objectives(accuracy=MAX, latency_ms=MIN | {"at_most": 0.6}), better, seed=9)
+    path = write_comparison(tmp_path / "out" / "c.html", [("run", first), ("run", second)])
+    page = check_page(path.read_text())
+    rows = rows_of(path.read_text())
+    assert [row[0] for row in rows] == ["run (1)", "run (2)"] and [row[2] for row in rows] == ["5", "9"]
+    assert [row[7] for row in rows] == ["1", "3"]  # of the joint front: slot 2 of the first, all feasible of the second
+    losses = np.array([(-a, latency) for a, latency, _ in [*POINTS, *better[:2], better[3], better[4], better[6]]])
+    box = Box.around(losses)
+    expected = [hypervolume(losses[:7], box.reference), hypervolume(losses[7:], box.reference)]
+    assert [float(row[-1]) for row in rows] == pytest.approx([e / box.volume for e in expected], rel=1e-3)
+    assert {p.name for p in (tmp_path / "out" / "c_plots").iterdir()} == {"progress.png", "front.png"}
+    assert sum(tag == "figure" for tag, _ in page.tags) == 2
+
+
+def test_comparison_of_one_objective_with_a_run_that_has_nothing(tmp_path: Path) -> None:
+    objectives = Objectives(accuracy=MAX)
+    runs = [("a", make_study(objectives)), ("b", make_study(objectives, []))]
+    path = write_comparison(tmp_path / "c.html", runs)
+    check_page(path.read_text())
+    assert [row[-1] for row in rows_of(path.read_text())] == ["0.9500", "–"]
+    path = write_comparison(tmp_path / "d.html", [runs[1], runs[1]])
+    assert "<figure" not in path.read_text()
+
+
+def test_only_like_runs_are_compared(tmp_path: Path) -> None:
+    accuracy, both = make_study(Objectives(accuracy=MAX)), make_study(Objectives(accuracy=MAX, latency_ms=MIN))
+    with pytest.raises(ConfigError, match="at least two"):
+        write_comparison(tmp_path / "c.html", [("a", accuracy)])
+    with pytest.raises(ConfigError, match="'b' has maximize accuracy, minimize latency_ms"):
+        write_comparison(tmp_path / "c.html", [("a", accuracy), ("b", both)])
+    assert not (tmp_path / "c.html").exists()
+
+
+# -- words -------------------------------------------------------------------------------------------------------
+
+
+def test_labels_carry_units() -> None:
+    expected = {
+        "latency_ms": "latency (ms)",
+        "params_m": "parameters (M)",
+        "macs_m": "MACs (M)",
+        "area_mm2": "area (mm²)",
+        "accuracy": "accuracy",
+        "test_accuracy": "test accuracy",
+        "ms": "ms",
+    }
+    assert {metric: label(metric) for metric in expected} == expected
+
+
+def test_numbers() -> None:
+    assert [number(v) for v in (0.12345, 5.0, 12345.6, float("nan"))] == ["0.1235", "5", "12,346", "–"]
+    assert [figure(v) for v in (0.5, 5.0, 123.4567, float("nan"), float("inf"))] == ["0.5000", "5", "123.5", "–", "inf"]
+    spans = (0.2, 3.21, 59.6, 61, 3600, 90061)
+    assert [duration(s) for s in spans] == ["under 1 s", "3.2 s", "1 min", "1 min 1 s", "1 h", "1 d 1 h"]
+    assert count(1, "class", "classes") == "1 class" and count(1200, "trial") == "1,200 trials"
+    assert [listing(parts) for parts in ([], ["a"], ["a", "b"], ["a", "b", "c"])] == ["", "a", "a and b", "a, b and c"]
+
+
+def test_bounds_in_words() -> None:
+    assert bounds(Objective("latency_ms", "minimize", at_least=0.1, at_most=2)) == "at least 0.1 ms and at most 2 ms"
+    assert bounds(Objective("accuracy", "maximize")) == ""
+
+
+def test_components_in_words() -> None:
+    config = {"_target_": "a.b.Device", "name": "x", "skip": None, "inner": {"_target_": "c.D", "k": [1]}}
+    assert component(config) == "Device(name=x, inner=D(k=[1]))"
+    assert component(json.loads('{"a": 1, "b": {"c": 2}}')) == "a=1, b=c=2"
+
+
+def test_notation_breaks_between_parts_only() -> None:
+    assert notation("|a~0|+|b&c|") == '<span class="arch">|<wbr>a~0|<wbr>+<wbr>|<wbr>b&amp;c|<wbr></span>'
