@@ -27,7 +27,8 @@ def provenance(run: Run, study: Study, created: str) -> Section:
     parts = [facts(_facts(run, study, created))]
     commands = _commands(run.folder)
     if commands:
-        parts += [paragraph("To continue, help, repeat or report this run:"), code(commands)]
+        purpose = "To continue this run, help it, repeat it elsewhere, or write this page again:"
+        parts += [paragraph(purpose), code(commands)]
     parts.append(details("Resolved configuration", code(_json(run.config))))
     parts.append(details("Environment", code(_json(run.environment))))
     measurements = _measurement(run)
@@ -64,12 +65,12 @@ def _commands(folder: Path) -> str:
     if not (folder / "config.yaml").is_file():
         return ""
     place = shlex.quote(str(folder))
-    lines = [f"nasflow worker run={place}", f"nasflow report run={place}"]
+    worker, report = f"nasflow worker run={place}", f"nasflow report run={place}"
     overrides = folder / ".hydra" / "overrides.yaml"
-    if overrides.is_file():
-        search = shlex.join(["nasflow", "search", *map(str, OmegaConf.load(overrides))])
-        lines = [f"{search} hydra.run.dir={place}", *lines, search]
-    return "\n".join(lines)
+    if not overrides.is_file():
+        return f"{worker}\n{report}"
+    search = shlex.join(["nasflow", "search", *map(str, OmegaConf.load(overrides))])
+    return "\n".join([f"{search} hydra.run.dir={place}", worker, search, report])
 
 
 def _measurement(run: Run) -> Mapping[str, Any]:
