@@ -32,7 +32,7 @@ from searchspaces.task import Task
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-_MAY_CHANGE = ("budget", "storage", "max_failure_rate", "lease_s")
+_MAY_CHANGE = ("budget", "storage", "max_failure_rate", "lease_s", "reference")
 
 
 class InfeasibleError(StudyError):
@@ -164,8 +164,14 @@ class Search:
 
         Raises:
             InfeasibleError: If no record meets the bounds; the report is written all the same.
-            StudyError: If nothing succeeded.
         """
+        models = self.write(records)
+        if not models:
+            raise InfeasibleError(self._why_empty(records))
+        return models
+
+    def write(self, records: Sequence[Record]) -> list[Model]:
+        """Write models and report for what is there, and return the models of the front."""
         from nasflow.report import write_report
 
         front = self.front(records)
@@ -180,9 +186,8 @@ class Search:
             environment=json.loads((self.folder / "environment.json").read_text()),
             models={model.slot: model.path for model in models},
             title=f"{self.space.name} on {self.task.name}",
+            test_accuracy={model.slot: model.test_accuracy for model in models if model.test_accuracy is not None},
         )
-        if not front:
-            raise InfeasibleError(self._why_empty(records))
         return models
 
     def nearest(self, records: Sequence[Record]) -> list[Record]:

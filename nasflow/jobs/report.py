@@ -14,7 +14,7 @@ def run(config: DictConfig) -> None:
         raise ConfigError("Give either run=FOLDER for one search, or 'runs=[FOLDER,FOLDER]' to compare several.")
     if config.run:
         search = Search.load(Path(config.run))
-        search.finish(search.study.records())
+        search.write(search.study.records())
         print(f"Report: {search.folder / 'report.html'}")
         return
     from nasflow.report import write_comparison

@@ -18,6 +18,7 @@ from nasflow.report.text import aim, count, label, name, number, quantity
 Indices = NDArray[np.int64]
 Points = tuple[Floats, Floats]
 _RASTERED = 1000  # more dots than this are an image within the SVG, which stays small
+_FRAMED = 8  # with fewer points nothing is an outlier
 _NUMBERED = 14  # larger fronts have no slot numbers, which would cover each other
 
 
@@ -66,6 +67,7 @@ def _front_plot(results: Results, x: int, y: int, stem: str) -> Plot:
         _bounds(axes, entries[0], axis="x")
         _bounds(axes, entries[1], axis="y")
         _scales(axes, *points)
+        _frame(axes, points, results.front)
         finish(axes, label(entries[0].metric), label(entries[1].metric))
 
     return render(stem, _front_caption(results, entries, int(known.sum())), paint)
@@ -131,6 +133,7 @@ def _history_plot(results: Results, entry: Objective, stem: str) -> Plot:
             axes.plot(points[0], best, drawstyle="steps-post", color=FRONT, linewidth=1.6, label="best so far")
         _bounds(axes, entry, axis="y")
         _scales(axes, None, values)
+        _frame(axes, (points[0], values), np.flatnonzero(np.isin(values, best)))
         over_slots(axes, label(entry.metric))
 
     outcome = f"best {quantity(entry.metric, best[-1])}" if results.feasible.any() else "no trial meets the bounds"
@@ -195,6 +198,46 @@ def _scales(axes: Axes, x: Floats | None, y: Floats) -> None:
         finite = values[np.isfinite(values)] if values is not None else np.empty(0)
         if len(finite) and finite.min() > 0 and finite.max() > 50 * finite.min():
             scale("log")
+
+
+def frame(values: Floats, keep: Indices) -> tuple[float, float] | None:
+    """Return limits of an axis that leave far outliers of `values (n,)` out, or None where there are none.
+
+    Far is beyond the quartiles by more than four times their distance; the points `keep` are always inside.
+    """
+    finite = values[np.isfinite(values)]
+    if len(finite) < _FRAMED:
+        return None
+    low, high = np.percentile(finite, [25, 75])
+    reach = 4 * (high - low)
+    inside = finite[(finite >= low - reach) & (finite <= high + reach)]
+    if reach == 0 or len(inside) == len(finite):
+        return None
+    shown = np.concatenate([inside, values[keep]])
+    margin = 0.06 * float(np.ptp(shown))
+    return float(shown.min()) - margin, float(shown.max()) + margin
+
+
+def _frame(axes: Axes, points: Points, keep: Indices) -> None:
+    """Show the bulk of the points; arrows at the rim stand for those far away."""
+    limits = frame(points[0], keep), frame(points[1], keep)
+    if limits[0] and axes.get_xscale() == "linear":
+        axes.set_xlim(*limits[0])
+    if limits[1] and axes.get_yscale() == "linear":
+        axes.set_ylim(*limits[1])
+    known = np.isfinite(points[0]) & np.isfinite(points[1])
+    x, y = points[0][known], points[1][known]
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    text: str | None = "outside the frame"
+    for outside, marker, place in (
+        (y < bottom, "v", (x, np.full_like(y, bottom))),
+        (y > top, "^", (x, np.full_like(y, top))),
+        (x < left, "<", (np.full_like(x, left), y)),
+        (x > right, ">", (np.full_like(x, right), y)),
+    ):
+        if outside.any():
+            axes.scatter(place[0][outside], place[1][outside], marker=marker, c=MUTED, s=30, clip_on=False, label=text)
+            text = None
 
 
 def over_slots(axes: Axes, y_label: str) -> None:

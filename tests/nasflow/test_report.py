@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nasflow.objectives import Objectives
 from nasflow.pareto import hypervolume
 from nasflow.report import write_comparison, write_report
-from nasflow.report.plots import running_best, stairs
+from nasflow.report.plots import frame, running_best, stairs
 from nasflow.report.results import Box, Results, Times
 from nasflow.study.storage import memory
 from nasflow.study.study import Study
@@ -393,6 +393,19 @@ def test_stairs_are_the_front_of_two_columns() -> None:
     points = {tuple(point) for point in losses[:, [2, 0]]}
     front = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
     assert [tuple(point) for point in losses[kept][:, [2, 0]]] == sorted(front)
+
+
+def test_far_outliers_are_left_out_of_the_frame_but_never_the_front() -> None:
+    values = np.array([0.1, 0.95, 0.96, 0.961, 0.97, 0.972, 0.98, 0.981, 0.99, np.nan])
+    limits = frame(values, np.array([8]))
+    assert limits is not None
+    assert 0.9 < limits[0] < 0.95
+    assert 0.99 < limits[1] < 1.0
+    kept = frame(values, np.array([0]))
+    assert kept is not None
+    assert kept[0] < 0.1
+    assert frame(values[1:], np.array([1])) is None
+    assert frame(np.ones(20), np.array([0])) is None
 
 
 def test_times() -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -354,14 +355,17 @@ def test_run_in_a_thread_leaves_signals_alone() -> None:
 def test_log_that_fails_stops_the_run_and_its_slot_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "study.journal")
     study = opened(journal(path))
-    with monkeypatch.context() as patched, pytest.raises(StudyError, match="cannot be written: No space left"):
+    calls = count()
 
-        def full(descriptor: int) -> None:
-            if len(study.optuna.trials) == 2:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def full(descriptor: int) -> None:
+        if next(calls) == 3:  # after the heartbeat and the ends of two trials
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        evolving(study).run(5)
+        with pytest.raises(StudyError, match="cannot be written: No space left"):
+            evolving(study).run(5)
+    assert len(study.records()) == 2
     assert len(study.running()) == 1
     # The same process goes on, as in a notebook: its former run counts as dead.
     assert told(evolving(study).run(5)) == told(evolving(opened(memory())).run(5))
