@@ -2,12 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from searchspaces.errors import DeviceError
+from searchspaces.files import write_text
 
 
 class References:
@@ -63,18 +62,9 @@ class References:
 
     def _write(self, path: Path) -> None:
         content = {"machine": self._machine, "references_ms": self._times}
-        temporary = None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-                temporary = Path(file.name)
-                json.dump(content, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            write_text(path, json.dumps(content, indent=1))
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise DeviceError(
                 f"The anchors' times cannot be written to {path}: {error.strerror}. Make room or make the folder "
                 "writable, then run the same command again."

@@ -43,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(textwrap.fill(f"nasflow: {_message(arguments, error)}", 100), file=sys.stderr)
         return MISUSED if not isinstance(error, NasflowError) or isinstance(error, ConfigError) else FAILED
+    except OSError as error:
+        if os.environ.get("NASFLOW_DEBUG"):
+            traceback.print_exc()
+        advice = "Free space or mend what is named, then give the same command again: what had finished is kept."
+        print(textwrap.fill(f"nasflow: {error}. {advice}", 100), file=sys.stderr)
+        return FAILED
     except Exception as error:  # the last resort: a defect of nasflow or of a plug-in
         if os.environ.get("NASFLOW_DEBUG"):
             traceback.print_exc()

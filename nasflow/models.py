@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from nasflow.study.study import Record
 from searchspaces.errors import NetworkError
+from searchspaces.files import replacing, write_bytes, write_text
 from searchspaces.network import Arrays, to_onnx
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
@@ -52,11 +53,9 @@ def weights_path(folder: Path, slot: int) -> Path:
 
 def save_weights(path: Path, weights: Arrays) -> None:
     """Write weights, replacing a former file in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    # safetensors writes the memory as it lies, whatever its strides.
-    save_file({key: np.ascontiguousarray(array) for key, array in weights.items()}, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        # safetensors writes the memory as it lies, whatever its strides.
+        save_file({key: np.ascontiguousarray(array) for key, array in weights.items()}, partial)
 
 
 def load_weights_file(path: Path) -> Arrays:
@@ -92,13 +91,12 @@ def write_models(folder: Path, front: Sequence[Record], space: SearchSpace, task
     Models that a former call wrote and that are no longer in `front` are deleted.
     """
     target = folder / "models"
-    target.mkdir(parents=True, exist_ok=True)
     models = [_write(folder, record, space, task) for record in sorted(front, key=lambda record: record.slot)]
     kept = {Path(model.path).stem for model in models}
     for path in [*target.glob("slot_*.onnx"), *target.glob("slot_*.safetensors")]:
         if path.stem not in kept:
             path.unlink()
-    (target / "models.json").write_text(json.dumps([asdict(model) for model in models], indent=1))
+    write_text(target / "models.json", json.dumps([asdict(model) for model in models], indent=1))
     return models
 
 
@@ -114,7 +112,7 @@ def _write(folder: Path, record: Record, space: SearchSpace, task: Task) -> Mode
     path = folder / "models" / f"{stem}.onnx"
     data = to_onnx(network, weights).SerializeToString()
     check_onnx(data, str(path))
-    path.write_bytes(data)
+    write_bytes(path, data)
     if weights is not None:
         save_weights(path.with_suffix(".safetensors"), weights)
     accuracy = onnx_accuracy(data, task, "test") if trained and isinstance(task, ImageTask) else None

@@ -45,8 +45,8 @@ class Objective:
             number = isinstance(bound, (int, float)) and not isinstance(bound, bool)
             if bound is not None and not (number and math.isfinite(bound)):
                 raise ConfigError(
-                    f"Objective {self.metric!r} has {name}={bound!r}: give a finite number in the metric's unit, or leave "
-                    "it out."
+                    f"Objective {self.metric!r} has {name}={bound!r}: give a finite number in the metric's unit, or "
+                    "leave it out."
                 )
         if self.direction is None and self.at_least is None and self.at_most is None:
             raise ConfigError(

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from nasflow.study.study import Record, Study
 from nasflow.study.workers import Liveness
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError, StudyError
+from searchspaces.files import write_text
 from searchspaces.genes import Rows
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
@@ -244,10 +244,3 @@ def _drop_weights(folder: Path, keep: Sequence[Record]) -> None:
     for path in (folder / "weights").glob("slot_*.safetensors"):
         if path not in kept:
             path.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    partial.replace(path)

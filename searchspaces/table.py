@@ -4,7 +4,6 @@ One reader serves published benchmark tables, latency datasets and nasflow's own
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import TableError, unknown
+from searchspaces.files import replacing
 from searchspaces.genes import GeneSpace, Rows
 
 SCHEMA_VERSION = 1
@@ -135,10 +135,8 @@ class Table:
             "provenance": self.provenance,
         }
         table = pa.table(arrays).replace_schema_metadata({_META: json.dumps(meta).encode()})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        pq.write_table(table, partial, compression="zstd")
-        partial.replace(path)
+        with replacing(path) as partial:
+            pq.write_table(table, partial, compression="zstd")
 
     @classmethod
     def load(cls, path: Path, space: GeneSpace) -> "Table":

@@ -18,9 +18,9 @@ from rich.table import Table
 
 from nasflow.config import instantiate
 from nasflow.environment import environment
-from nasflow.search import write_text
 from nasflow.suites import Cell, Row, Suite, cells
 from searchspaces.errors import ConfigError, unknown
+from searchspaces.files import write_text
 
 logger = logging.getLogger(__name__)
 

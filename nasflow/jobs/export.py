@@ -13,6 +13,7 @@ from nasflow.search import Search
 from nasflow.tasks import ImageTask
 from nasflow.training import onnx_accuracy
 from searchspaces.errors import ConfigError, unknown
+from searchspaces.files import write_bytes
 from searchspaces.network import Arrays, to_onnx
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
@@ -34,8 +35,7 @@ def run(config: DictConfig) -> None:
     data = model.SerializeToString()
     out = Path(config.out)
     check_onnx(data, str(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(data)
+    write_bytes(out, data)
     if weights is not None:
         save_weights(out.with_suffix(".safetensors"), weights)
     facts = [f"{network.params / 1e6:.4g} M parameters", f"{network.macs / 1e6:.4g} M multiply-accumulates"]

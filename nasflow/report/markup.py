@@ -1,12 +1,12 @@
 """HTML by small functions. Arguments called `html` are taken as they are, texts are escaped."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nasflow.report.style import STYLE
 from nasflow.report.text import esc
+from searchspaces.files import write_text
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -56,10 +56,7 @@ def write_page(path: Path, title: str, subtitle: str, sections: Sequence[Section
         f'<nav aria-label="Sections">{links}</nav></header>\n'
         f"<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(html, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, html)
     return path
 
 

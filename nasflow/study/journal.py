@@ -172,8 +172,8 @@ class JournalBackend(BaseJournalBackend):
         if alone:
             raise self._foreign("it has no line that is an entry")
         raise StudyError(
-            f"The study log {self.path} is corrupt after its last complete line: it ends with {tail[:20]!r}, which is no "
-            "part of an entry. Remove what follows the last line end, and give the same command again."
+            f"The study log {self.path} is corrupt after its last complete line: it ends with {tail[:20]!r}, which is "
+            "no part of an entry. Remove what follows the last line end, and give the same command again."
         )
 
     def _check_size(self, size: int) -> None:

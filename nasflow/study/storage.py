@@ -18,6 +18,7 @@ __all__ = ["JournalBackend", "database", "grpc", "journal", "memory"]
 
 logger = logging.getLogger(__name__)
 
+_LONGEST = 300
 _EXTRA = "pip install 'nasflow[rdb]'"
 
 
@@ -59,7 +60,7 @@ def database(url: str, retries: int = 5) -> BaseStorage:
     from sqlalchemy.exc import DBAPIError
 
     hidden = url.rpartition("@")[2].partition("?")[0]
-    error: Exception | None = None
+    error: Exception = StudyError("it was not tried.")
     for attempt in range(max(retries, 1)):
         if attempt:
             logger.info("Trying again to open the database %s.", hidden)
@@ -73,12 +74,17 @@ def database(url: str, retries: int = 5) -> BaseStorage:
         except Exception as failed:  # a URL that cannot be read, tables of another version of Optuna
             error = failed
             break
-    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    reason = next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__
     raise StudyError(
-        f"The database {hidden} cannot be opened: {reason} Check that it runs, that storage.url is right and that the "
-        "user may create tables."
+        f"The database {hidden} cannot be opened: {reason(error)} Check that it runs, that storage.url is right and "
+        "that the user may create tables."
     ) from error
+
+
+def reason(error: Exception) -> str:
+    """Return what a storage's error says, in one short line."""
+    cause = error.__cause__ or error
+    text = " ".join(f"{type(cause).__name__}: {cause}".split()).partition(" [SQL:")[0]
+    return (text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…").removesuffix(".") + "."
 
 
 def _rdb(url: str) -> RDBStorage:

@@ -30,6 +30,7 @@ from nasflow.objectives import Direction, Objectives
 from nasflow.study.identity import describe_changes, identity
 from nasflow.study.log import Log
 from nasflow.study.records import Record, Records, State
+from nasflow.study.storage import reason
 from nasflow.study.workers import Liveness
 from searchspaces.errors import ConfigError, NasflowError, StudyError
 from searchspaces.genes import GeneSpace, Rows
@@ -135,11 +136,9 @@ class Study:
         except (NasflowError, UpdateFinishedTrialError):
             raise
         except Exception as error:
-            cause = error.__cause__ or error
-            reason = next(iter(str(cause).strip().splitlines()), "")
             raise StudyError(
-                f"The storage of study {self._name!r} failed: {type(cause).__name__}: {reason} What had finished is "
-                "kept. See that the storage is there and that nobody else changes it, then give the same command again."
+                f"The storage of study {self._name!r} failed: {reason(error)} What had finished is kept. See that the "
+                "storage is there and that nobody else changes it, then give the same command again."
             ) from error
 
     # -- reading -----------------------------------------------------------------------------------------------

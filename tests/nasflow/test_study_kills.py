@@ -86,8 +86,8 @@ def test_one_of_two_workers_killed(tmp_path: Path, kind: str) -> None:
             return opened(database(f"sqlite:///{tmp_path}/{i}.db"))
 
         reopen()
-        victim = forked(lambda: work(reopen, budget))  # noqa: B023
-        survivor = forked(lambda: work(reopen, budget))  # noqa: B023
+        victim = forked(lambda: work(reopen, budget))
+        survivor = forked(lambda: work(reopen, budget))
         time.sleep(rng.uniform(0, 0.2))
         killed(victim)
         assert exit_code(survivor) == 0

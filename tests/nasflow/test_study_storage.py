@@ -21,7 +21,6 @@ from searchspaces.errors import ConfigError, NasflowError, StudyError
 from tests.nasflow.studies import Tiny, evolving, exit_code, forked, opened, told, two_objectives
 
 
-
 @pytest.fixture
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what reaches the disk is not in question, waiting for it only takes time."""
