@@ -27,6 +27,10 @@ class Train:
         space: The search space.
         task: The task, with images.
         trainer: How to train; the fidelity of a study is its number of epochs.
+
+    Raises:
+        ConfigError: If the task has no images.
+        TaskError: If its images are missing or malformed.
     """
 
     provides = ("accuracy",)
@@ -36,6 +40,7 @@ class Train:
     def __init__(self, space: SearchSpace, task: Task, trainer: Trainer) -> None:
         if not isinstance(task, ImageTask):
             raise ConfigError(f"Task {task.name!r} has no images to train on; choose one of the task group.")
+        _ = task.splits  # missing data are told before the first evaluation, not by each one
         self.space = space
         self.task = task
         self.trainer = trainer

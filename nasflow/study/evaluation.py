@@ -155,8 +155,10 @@ def machine_fault(error: BaseException, folder: Path | None) -> str:
             return str(cause)
     try:
         full = folder is not None and shutil.disk_usage(folder).free < _NO_SPACE_BYTES
-    except OSError as gone:
-        return str(gone)
+    except FileNotFoundError:  # nothing was to be kept so far
+        full = False
+    except OSError as broken:
+        return str(broken)
     return f"no space is left in {folder} ({error})" if full else ""
 
 

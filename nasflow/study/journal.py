@@ -38,7 +38,8 @@ class JournalBackend(BaseJournalBackend):
         if lock not in LOCKS:
             raise ConfigError(unknown("journal lock", lock, LOCKS))
         self.path = Path(path)
-        self._symlink = JournalFileSymlinkLock(str(path)) if lock == "symlink" else None
+        # The link names the journal, so a relative path would dangle, and Optuna would wait for ever on a dead holder.
+        self._symlink = JournalFileSymlinkLock(str(self.path.absolute())) if lock == "symlink" else None
         self._starts = [0]  # where the lines begin that were read so far, and the one after them
         try:
             if not self.path.exists():

@@ -40,12 +40,11 @@ class Layout:
 
 class _Cifar(ImageTask):
     layout: ClassVar[Layout]
+    folder: Path
 
     def __init__(self, name: str, classes: int, folder: str | Path, scale: str, shift: int, flip: bool) -> None:
         super().__init__(name, SHAPE, classes, scale, shift, flip)
-        object.__setattr__(self, "folder", Path(folder).expanduser())
-
-    folder: Path
+        object.__setattr__(self, "folder", Path(folder).expanduser().absolute())
 
     def load(self) -> Mapping[str, Split]:
         """Read the files; a tenth of the training images, fixed and stratified, is the validation split.

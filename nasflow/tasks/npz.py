@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasflow.tasks.base import ImageTask, Split, stratified
-from searchspaces.errors import TaskError
+from searchspaces.errors import ConfigError, TaskError
 
 Arrays = dict[str, NDArray[Any]]
 KEYS = ("x_train", "y_train", "x_valid", "y_valid", "x_test", "y_test")
@@ -39,6 +39,9 @@ class NpzTask(ImageTask):
         TaskError: If the file is missing, malformed or ambiguous.
     """
 
+    path: Path
+    _data: dict[str, Split]
+
     def __init__(
         self,
         path: str | Path,
@@ -48,7 +51,7 @@ class NpzTask(ImageTask):
         shift: int = 0,
         flip: bool = False,
     ) -> None:
-        path = Path(path).expanduser()
+        path = Path(path).expanduser().absolute()
         raw = _divide(path, _read(path))
         data = {key: _split(path, key, *arrays, channels) for key, arrays in raw.items()}
         shape = _common_shape(path, data)
@@ -56,9 +59,6 @@ class NpzTask(ImageTask):
         super().__init__(name or path.stem, shape, classes, scale, shift, flip)
         object.__setattr__(self, "path", path)
         object.__setattr__(self, "_data", data)
-
-    path: Path
-    _data: dict[str, Split]
 
     def load(self) -> Mapping[str, Split]:
         """Return what the constructor read."""
@@ -159,7 +159,7 @@ def _split(path: Path, name: str, images: NDArray[Any], labels: NDArray[Any], ch
 
 def _channels_first(path: Path, images: NDArray[Any], channels: str | None) -> NDArray[Any]:
     if channels not in (None, "first", "last"):
-        raise TaskError(f"task.channels is first or last, or null to tell by the axes' sizes, not {channels!r}.")
+        raise ConfigError(f"task.channels is first or last, or null to tell by the axes' sizes, not {channels!r}.")
     if images.ndim == 3:
         return images[:, None]
     first, last = images.shape[1] in COLOURS, images.shape[3] in COLOURS

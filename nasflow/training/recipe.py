@@ -26,7 +26,7 @@ class Recipe:
         ConfigError: If a number is out of range.
     """
 
-    epochs: int = 25
+    epochs: int = 16
     batch_size: int = 64
     lr: float = 0.1
     momentum: float = 0.9

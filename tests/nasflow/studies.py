@@ -6,17 +6,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from nasflow.evaluators.base import Context, Evaluation
 from nasflow.objectives import Objectives
 from nasflow.strategies import RegularizedEvolution
 from nasflow.study.records import Record
 from nasflow.study.runner import Runner
-from nasflow.study.study import Study
+from nasflow.study.study import Claim, Study
 from nasflow.study.workers import Liveness
 from searchspaces.arch import ArchBatch
 from searchspaces.genes import Gene, GeneSpace, Rows
@@ -38,6 +40,15 @@ class Other(Toy):
     """The same genes under another name."""
 
     name = "other"
+
+
+ROW = np.array([1, 2, 0, 3, 0, 1])
+RESULT: dict[str, Any] = {
+    "metrics": {"accuracy": 90.0, "latency_ms": 2.0},
+    "violations": {},
+    "provenance": {"known": {"seed": 3}},
+    "seconds": 0.5,
+}
 
 
 class Tiny(GeneSpace):
@@ -115,6 +126,33 @@ def evolving(study: Study, sleep_s: float = 0.0, **given: Any) -> Runner:
 def told(records: Sequence[Record]) -> list[tuple[int, str, list[int], dict[str, float], str]]:
     """What must be equal between two runs of the same study."""
     return [(r.slot, r.state, r.row.tolist(), dict(r.metrics), r.error) for r in records]
+
+
+def counted(study: Study) -> dict[int, int]:
+    """Per slot how many trials spend it, as Optuna's own trials tell."""
+    counts: dict[int, int] = {}
+    for trial in study.optuna.get_trials(deepcopy=False):
+        attributes = trial.user_attrs
+        spent = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in attributes
+        counts[attributes["slot"]] = counts.get(attributes["slot"], 0) + spent
+    return counts
+
+
+def won(study: Study, slots: int) -> list[int]:
+    """Claim and finish what can be had of `slots`."""
+    mine = []
+    for slot in range(slots):
+        claim = study.claim(slot, ROW, "me")
+        if claim and study.finish(claim, RESULT):
+            mine.append(slot)
+    return mine
+
+
+def ended_by(mine: Study, theirs: Study, claim: Claim) -> list[bool]:
+    """Let one finish a trial while the other gives it back; return who succeeded."""
+    with ThreadPoolExecutor(2) as pool:
+        ends = pool.submit(mine.finish, claim, RESULT), pool.submit(theirs.release, claim, "taken away")
+        return [end.result() for end in ends]
 
 
 class Verdict(Liveness):

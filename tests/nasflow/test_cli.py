@@ -98,6 +98,7 @@ def test_unmet_bounds_end_the_run_with_the_nearest(tmp_path: Path) -> None:
         (["search", "strategy=evolutoin"], "Did you mean 'evolution'"),
         (["search", "budgte=4"], "Did you mean 'budget'"),
         (["search", "budget=0"], "at least 1"),
+        (["search", "task=cifar10", "task.folder=/nowhere"], "/nowhere"),
         (["search", "space.sclae=small"], "Did you mean 'space.scale'"),
         (["search", "objective.params_m.at_most=1"], "write +objective.params_m.at_most"),
         (["search", "space.scale=tiny"], "Choose one of: full, small"),

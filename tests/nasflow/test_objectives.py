@@ -10,7 +10,8 @@ def columns(**values: float) -> dict[str, np.ndarray]:
 
 
 def test_losses_are_minimised_in_the_given_order() -> None:
-    objectives = Objectives(latency_ms={"direction": "minimize"}, params_m={"at_most": 1}, accuracy={"direction": "maximize"})
+    up, down = {"direction": "maximize"}, {"direction": "minimize"}
+    objectives = Objectives(latency_ms=down, params_m={"at_most": 1}, accuracy=up)
     losses = objectives.losses({"accuracy": np.array([90.0, 80.0]), "latency_ms": np.array([2.0, 1.0])})
     assert losses.tolist() == [[2.0, -90.0], [1.0, -80.0]]
     assert objectives.directions == ("minimize", "maximize")
@@ -34,7 +35,8 @@ def test_losses_are_minimised_in_the_given_order() -> None:
     ],
 )
 def test_violation_is_relative_to_the_bound(bounds: dict[str, float], value: float, violation: float) -> None:
-    assert Objective("x", **bounds).violation(np.array([value])) == pytest.approx(violation)
+    objective = Objective("x", None, bounds.get("at_least"), bounds.get("at_most"))
+    assert objective.violation(np.array([value])) == pytest.approx(violation)
 
 
 def test_violations_are_of_the_known_metrics_only() -> None:

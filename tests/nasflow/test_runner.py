@@ -14,7 +14,6 @@ import pytest
 from nasflow.evaluators.base import Context, Evaluation
 from nasflow.objectives import Objectives
 from nasflow.strategies import Random
-from nasflow.study import evaluation
 from nasflow.study.evaluation import proposal_rng
 from nasflow.study.runner import Runner, select, slot_seed
 from nasflow.study.storage import journal, memory
@@ -129,7 +128,7 @@ def test_select_takes_first_providers_and_runs_cheap_ones_first() -> None:
     device = Known(["latency_ms"])
     assert select([train, device, costs, table], ["accuracy", "params_m", "latency_ms"]) == [costs, train, device]
     assert select([device, train], ["accuracy"]) == [train]
-    with pytest.raises(ConfigError, match="No evaluator gives 'latency_us'.*Did you mean 'latency_ms'"):
+    with pytest.raises(ConfigError, match=r"No evaluator gives 'latency_us'.*Did you mean 'latency_ms'"):
         select([train, device], ["latency_us"])
 
 
@@ -252,7 +251,10 @@ def test_run_stops_when_too_many_fail_and_continues_once_mended() -> None:
     assert [record.state for record in records] == ["failed"] * 10 + ["complete"] * 10
 
 
-@pytest.mark.parametrize(("rate", "failures", "stops"), [(0.5, 3, False), (0.5, 4, True), (1.0, 6, False), (0.0, 1, True)])
+@pytest.mark.parametrize(
+    ("rate", "failures", "stops"),
+    [(0.5, 3, False), (0.5, 4, True), (1.0, 6, False), (0, 1, True)],
+)
 def test_failure_rate_is_a_share(rate: float, failures: int, stops: bool) -> None:
     faults: dict[int, Any] = {i: TrainingError("broken") for i in range(failures)}
     runner = Runner(opened(memory()), Random(), [Known(faults=faults)], max_failure_rate=rate, patience=6)
@@ -294,11 +296,18 @@ def test_other_faults_of_the_system_are_the_architectures() -> None:
     assert run(opened(memory()), Known(faults={1: missing}))[1].state == "failed"
 
 
+def test_folder_that_is_not_there_yet_is_no_fault_of_the_machine(tmp_path: Path) -> None:
+    faults: dict[int, Any] = {1: TrainingError("The loss diverged."), 2: ValueError("a defect")}
+    records = run(opened(memory()), Known(faults=faults), folder=tmp_path / "new", patience=9)
+    assert [record.state for record in records] == ["complete", "failed", "failed", "complete"]
+    assert (tmp_path / "new" / "errors" / "slot_2.txt").exists()
+
+
 def test_full_disk_behind_an_error_of_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = opened(memory())
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(evaluation.shutil, "disk_usage", lambda path: usage._replace(free=0))
-    with pytest.raises(StudyError, match="no space is left in .*unexpected pos"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    with pytest.raises(StudyError, match=r"no space is left in .*unexpected pos"):
         run(study, Known(faults={1: RuntimeError("unexpected pos 64 vs 0")}), folder=tmp_path)
     assert len(study.records()) == 1
 
@@ -352,7 +361,7 @@ def test_run_in_a_thread_leaves_signals_alone() -> None:
     assert len(records) == 4
 
 
-def test_log_that_fails_stops_the_run_and_its_slot_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slot_of_a_failing_log_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "study.journal")
     study = opened(journal(path))
     calls = count()
@@ -424,6 +433,7 @@ def test_waiting_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
             nonlocal polls
             polls += 1
             if polls == 5:
+                assert claim
                 other.fail(claim, "its own reason")
             return False
 

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from optuna.trial import TrialState
 
 from nasflow.study.runner import slot_seed
 from nasflow.study.storage import database, journal, memory
 from nasflow.study.study import Study
-from tests.nasflow.studies import evolving, exit_code, forked, killed, opened, told
+from tests.nasflow.studies import counted, evolving, exit_code, forked, killed, opened, told
 
 SLEEP_S = 0.01
 ENTRY = b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"result":{"metrics":{}}}}\n'
@@ -24,16 +23,6 @@ ENTRY = b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"result":{"metr
 @pytest.fixture
 def reopen(tmp_path: Path) -> Callable[[], Study]:
     return lambda: opened(journal(str(tmp_path / "study.journal")))
-
-
-def counted(study: Study) -> dict[int, int]:
-    """Per slot how many trials spend it, as Optuna's own trials tell."""
-    counts: dict[int, int] = {}
-    for trial in study.optuna.get_trials(deepcopy=False):
-        attributes = trial.user_attrs
-        spent = trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or "error" in attributes
-        counts[attributes["slot"]] = counts.get(attributes["slot"], 0) + spent
-    return counts
 
 
 def work(reopen: Callable[[], Study], budget: int) -> None:
@@ -100,8 +89,7 @@ def test_one_of_two_workers_killed(tmp_path: Path, kind: str) -> None:
         assert told(evolving(study).run(budget)) == told(records), "nothing is left to do"
 
 
-def test_worker_that_joins_a_lonely_one_shares_its_slots(reopen: Callable[[], Study]) -> None:
-    reopen()
+def test_workers_that_begin_a_study_at_once_share_its_slots(reopen: Callable[[], Study]) -> None:
     pids = [forked(lambda: work(reopen, 20)) for _ in range(3)]
     assert [exit_code(pid) for pid in pids] == [0, 0, 0]
     study = reopen()

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from nasflow.study import storage as storages
 from nasflow.study.journal import JournalBackend
 from nasflow.study.storage import database, grpc, journal, memory
 from searchspaces.errors import ConfigError, NasflowError, StudyError
-from tests.nasflow.studies import Tiny, evolving, exit_code, forked, opened, told, two_objectives
+from tests.nasflow.studies import ROW, Tiny, ended_by, evolving, exit_code, forked, opened, told, two_objectives
 
 
 @pytest.fixture
@@ -57,6 +58,17 @@ def test_cut_at_any_byte_loses_nothing_that_had_finished(tmp_path: Path, no_fsyn
             assert told(evolving(study).run(4)) == expected, f"cut at byte {size}"
         again = opened(journal(str(torn)), **given)
         assert told(again.records()) == (expected[:kept] if size % 3 else expected)
+
+
+def test_cut_at_any_byte_of_the_beginning(tmp_path: Path, no_fsync: None) -> None:
+    given: dict[str, Any] = {"space": Tiny(), "objectives": two_objectives(at_most=1000.0)}
+    expected = filled(tmp_path / "whole", 1, **given)
+    data = (tmp_path / "whole").read_bytes()
+    before_the_first_trial = data.index(b'{"op_code":4')
+    torn = tmp_path / "torn"
+    for size in range(before_the_first_trial + 1):
+        torn.write_bytes(data[:size])
+        assert told(evolving(opened(journal(str(torn)), **given)).run(1)) == expected, f"cut at byte {size}"
 
 
 def test_longer_torn_tail_than_one_block_is_cut(tmp_path: Path) -> None:
@@ -226,7 +238,7 @@ def test_full_disk_is_named_and_the_run_continues_later(tmp_path: Path, lock: st
         def until_full(size: int = size) -> None:
             with _file_size_limit(size):
                 runner = evolving(opened(journal(str(path), lock)))
-                with pytest.raises(StudyError, match="cannot be written: File too large.*same command again"):
+                with pytest.raises(StudyError, match=r"cannot be written: File too large.*same command again"):
                     runner.run(5)
             data = path.read_bytes()
             assert len(data) <= size
@@ -327,6 +339,24 @@ def test_plain_optuna_reads_and_continues_the_file(tmp_path: Path) -> None:
     assert told(evolving(study).run(5))[:3] == expected
 
 
+def test_link_of_a_dead_holder_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    backend = JournalBackend("folder/study.journal", "symlink")
+    assert backend._symlink
+    backend._symlink.grace_period = 1
+
+    def die() -> None:
+        with backend._locked():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert exit_code(forked(die)) == -signal.SIGKILL
+    assert Path("folder/study.journal.lock").is_symlink()
+    opening = threading.Thread(target=lambda: opened(JournalStorage(backend)), daemon=True)
+    opening.start()
+    opening.join(20)
+    assert not opening.is_alive()
+
+
 def test_unknown_lock_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'flock'"):
         journal(str(tmp_path / "study.journal"), lock="flok")
@@ -337,7 +367,7 @@ def test_unknown_lock_is_named(tmp_path: Path) -> None:
 
 def test_database_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(storages.time, "sleep", waits.append)
+    monkeypatch.setattr(time, "sleep", waits.append)
     with pytest.raises(StudyError, match="unable to open database file") as caught:
         database(f"sqlite:///{tmp_path}/absent/study.db")
     assert "\n" not in str(caught.value)
@@ -345,7 +375,7 @@ def test_database_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monk
     waits.clear()
     with pytest.raises(StudyError, match=r"database nonsense cannot be opened.*storage\.url"):
         database("nonsense")
-    with pytest.raises(StudyError, match="cannot be opened.*sqlalchemy.dialects:oracel"):
+    with pytest.raises(StudyError, match=r"cannot be opened.*sqlalchemy\.dialects:oracel"):
         database("oracel://host/name")
     assert waits == [], "what waiting does not mend is told at once"
 
@@ -366,7 +396,7 @@ def test_missing_driver_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_file_that_is_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storages.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     path = tmp_path / "study.db"
     path.write_bytes(b"not a database, but long enough to be looked at as one" * 40)
     with pytest.raises(StudyError, match="file is not a database"):
@@ -382,25 +412,11 @@ def test_sqlite_lets_one_of_two_end_a_trial(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     mine, theirs = opened(database(url)), opened(database(url))
     for slot in range(15):
-        claim = mine.claim(slot, mine.space.sample(1, _rng())[0], "me")
+        claim = mine.claim(slot, ROW, "me")
         assert claim is not None
-        result = {"metrics": {"accuracy": 1.0, "latency_ms": 2.0}, "violations": {}, "provenance": {}, "seconds": 0.0}
-        ended: list[bool] = []
-        ends = (lambda c=claim: ended.append(mine.finish(c, result)), lambda c=claim: ended.append(theirs.release(c, "-")))
-        threads = [threading.Thread(target=end) for end in ends]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(ended) == [False, True]
+        assert sorted(ended_by(mine, theirs, claim)) == [False, True]
     spent = {record.slot for record in mine.records()}
     assert spent == {record.slot for record in theirs.records()} == {r.slot for r in opened(database(url)).records()}
-
-
-def _rng() -> Any:
-    import numpy as np
-
-    return np.random.default_rng(0)
 
 
 def test_memory_is_forgotten() -> None:

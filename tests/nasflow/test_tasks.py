@@ -272,7 +272,7 @@ def test_unreadable_npz(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", IMAGES)
     with pytest.raises(TaskError, match=r"one array, not an archive"):
         NpzTask(tmp_path / "one.npy")
-    with pytest.raises(TaskError, match="first or last"):
+    with pytest.raises(ConfigError, match="first or last"):
         NpzTask(save(tmp_path, images=IMAGES, labels=cyclic(30)), channels="middle")  # type: ignore[arg-type]
 
 

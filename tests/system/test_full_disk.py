@@ -39,7 +39,7 @@ def enlarge(disk: Path) -> None:
 
 def test_journal_on_a_full_disk(disk: Path) -> None:
     path = disk / "study.journal"
-    with pytest.raises(StudyError, match="cannot be written: No space left on device.*same command again") as caught:
+    with pytest.raises(StudyError, match=r"cannot be written: No space left on device.*same command again") as caught:
         evolving(opened(journal(str(path)))).run(200)
     assert "\n" not in str(caught.value)
     assert path.read_bytes().endswith(b"\n")
@@ -78,7 +78,7 @@ def test_weights_on_a_full_disk(disk: Path, tmp_path: Path) -> None:
     def runner() -> Runner:
         return Runner(opened(journal(str(tmp_path / "study.journal"))), Random(), [Weighty()], folder=disk)
 
-    with pytest.raises(StudyError, match="because of the machine, not the architecture.*same command again"):
+    with pytest.raises(StudyError, match=r"because of the machine, not the architecture.*same command again"):
         runner().run(20)
     assert {record.state for record in runner().study.records()} == {"complete"}
     enlarge(disk)

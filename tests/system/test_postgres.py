@@ -6,11 +6,11 @@ must be allowed to create databases.
 
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -24,9 +24,21 @@ from nasflow.study.storage import database, grpc, memory
 from nasflow.study.study import Study
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import StudyError
-from tests.nasflow.studies import Known, Verdict, evolving, exit_code, forked, killed, opened, told
-from tests.nasflow.test_study_kills import counted
-from tests.nasflow.test_study_slots import RESULT, ROW
+from tests.nasflow.studies import (
+    RESULT,
+    ROW,
+    Known,
+    Verdict,
+    counted,
+    ended_by,
+    evolving,
+    exit_code,
+    forked,
+    killed,
+    opened,
+    told,
+    won,
+)
 
 pytestmark = pytest.mark.system
 SLEEP_S = 0.01
@@ -71,8 +83,7 @@ def work(open_storage: Callable[[], BaseStorage], budget: int) -> None:
 
 def race(open_storage: Callable[[], BaseStorage], slots: int, path: Path) -> None:
     study = opened(open_storage())
-    won = [slot for slot in range(slots) if (claim := study.claim(slot, ROW, str(path))) and study.finish(claim, RESULT)]
-    path.write_text(",".join(map(str, won)))
+    path.write_text(",".join(map(str, won(study, slots))))
 
 
 def test_run_equals_one_in_memory(url: str) -> None:
@@ -94,8 +105,8 @@ def test_processes_race_for_slots(url: str, tmp_path: Path) -> None:
     paths = [tmp_path / f"won{worker}" for worker in range(5)]
     pids = [forked(partial(race, partial(database, url), 20, path)) for path in paths]
     assert [exit_code(pid) for pid in pids] == [0] * 5
-    won = [int(slot) for path in paths for slot in path.read_text().split(",") if slot]
-    assert sorted(won) == list(range(20))
+    taken = [int(slot) for path in paths for slot in path.read_text().split(",") if slot]
+    assert sorted(taken) == list(range(20))
 
 
 def test_one_of_two_ends_a_trial(url: str) -> None:
@@ -103,14 +114,7 @@ def test_one_of_two_ends_a_trial(url: str) -> None:
     for slot in range(20):
         claim = mine.claim(slot, ROW, "me")
         assert claim is not None
-        ended: list[bool] = []
-        ends = (lambda c=claim: ended.append(mine.finish(c, RESULT)), lambda c=claim: ended.append(theirs.release(c, "-")))
-        threads = [threading.Thread(target=end) for end in ends]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(ended) == [False, True]
+        assert sorted(ended_by(mine, theirs, claim)) == [False, True]
     readers = (mine, theirs, opened(database(url)))
     assert len({tuple(record.slot for record in reader.records()) for reader in readers}) == 1
 
@@ -130,7 +134,7 @@ def test_late_zombie_and_double_reaping(url: str) -> None:
 def test_one_worker_killed_again_and_again(url: str) -> None:
     budget, rng = 40, np.random.default_rng(0)
     expected = told(evolving(opened(memory())).run(budget))
-    done: list[object] = []
+    done: list[Any] = []
     reader = opened(database(url))
     for rounds in range(60):
         pid = forked(partial(work, partial(database, url), budget))
@@ -181,14 +185,14 @@ def test_lost_database_is_one_paragraph(url: str) -> None:
             execute(url.rpartition("/")[0] + "/template1", f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
             return super().evaluate(archs, context)
 
-    with pytest.raises(StudyError, match="storage of study 'nasflow' failed.*does not exist") as caught:
+    with pytest.raises(StudyError, match=r"storage of study 'nasflow' failed.*does not exist") as caught:
         Runner(opened(database(url)), Random(), [Drop()]).run(4)
     assert "\n" not in str(caught.value)
     execute(url.rpartition("/")[0] + "/template1", f"CREATE DATABASE {url.rpartition('/')[2]}")
 
 
 def test_database_that_is_not_there(url: str) -> None:
-    with pytest.raises(StudyError, match='cannot be opened.*"absent" does not exist') as caught:
+    with pytest.raises(StudyError, match=r'cannot be opened.*"absent" does not exist') as caught:
         database(url.rpartition("/")[0] + "/absent", retries=2)
     assert "\n" not in str(caught.value)
 
