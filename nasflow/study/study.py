@@ -39,6 +39,7 @@ __all__ = ["MAX_ATTEMPTS", "Claim", "Record", "Study"]
 
 MAX_ATTEMPTS = 3
 _DIED = "its worker died"
+_LATE = "another worker had claimed slot {} first"
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "ruled_out",
@@ -241,7 +242,7 @@ class Study:
         rivals = [trial for trial in self._unfinished.values() if trial.user_attrs["slot"] == slot]
         first = min(rivals, key=lambda trial: trial.number, default=None)
         if slot in self._records or first is None or first._trial_id != trial_id:
-            self._end(trial_id, TrialState.FAIL, abandoned=f"another worker had claimed slot {slot} first")
+            self._end(trial_id, TrialState.FAIL, abandoned=_LATE.format(slot))
             return None
         return Claim(slot, trial_id, row)
 
@@ -309,14 +310,20 @@ class Study:
         with self._guarded():
             beats = self.optuna.user_attrs
         reaped = []
+        held: set[int] = set()
         for trial in running:
             slot, worker = trial.user_attrs["slot"], trial.user_attrs.get("worker", "")
+            # Trials come by number, so the first of a slot has it; others died before they could withdraw.
+            holds = slot not in held and slot not in self._records
+            held.add(slot)
             if not liveness.is_dead(worker, beats.get(f"heartbeat:{worker}")):
                 continue
             deaths = 1 + self._deaths.get(slot, 0)
-            if deaths >= MAX_ATTEMPTS and slot not in self._records:
-                reason = f"The worker died {deaths} times while evaluating this slot."
-                self._end(trial._trial_id, TrialState.FAIL, error=reason)
+            if not holds:
+                self._end(trial._trial_id, TrialState.FAIL, abandoned=_LATE.format(slot))
+            elif deaths >= MAX_ATTEMPTS:
+                error = f"The worker died {deaths} times while evaluating this slot."
+                self._end(trial._trial_id, TrialState.FAIL, error=error)
             elif self._end(trial._trial_id, TrialState.FAIL, abandoned=f"{_DIED} (attempt {deaths})"):
                 reaped.append(slot)
         return reaped

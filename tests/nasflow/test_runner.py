@@ -296,6 +296,19 @@ def test_other_faults_of_the_system_are_the_architectures() -> None:
     assert run(opened(memory()), Known(faults={1: missing}))[1].state == "failed"
 
 
+def test_fault_that_hits_the_log_as_well_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Filling(Known):
+        def evaluate(self, archs: ArchBatch, context: Context) -> Evaluation:
+            monkeypatch.setattr(os, "fsync", full)
+            raise OSError(errno.ENOSPC, "No space left on device", "weights")
+
+    with pytest.raises(StudyError, match=r"Slot 0 .* because of the machine.*No space left on device: 'weights'"):
+        run(opened(journal(str(tmp_path / "study.journal"))), Filling())
+
+
 def test_folder_that_is_not_there_yet_is_no_fault_of_the_machine(tmp_path: Path) -> None:
     faults: dict[int, Any] = {1: TrainingError("The loss diverged."), 2: ValueError("a defect")}
     records = run(opened(memory()), Known(faults=faults), folder=tmp_path / "new", patience=9)

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from nasflow.objectives import Objectives
 from nasflow.strategies import Random
+from nasflow.study.records import Record, Records
 from nasflow.study.runner import Runner
 from nasflow.study.storage import database, journal, memory
 from nasflow.study.study import MAX_ATTEMPTS, Claim, Study
@@ -29,6 +30,7 @@ from tests.nasflow.studies import (
     Other,
     Toy,
     Verdict,
+    counted,
     evolving,
     exit_code,
     forked,
@@ -249,17 +251,37 @@ def test_slots_given_back_are_no_deaths(storage: BaseStorage) -> None:
     assert study.reap(Verdict()) == [0]
 
 
-def test_loser_of_a_claim_that_dies_does_not_spoil_the_slot(path: str) -> None:
+@pytest.mark.parametrize("first", ["finish", "reap"])
+def test_losers_of_a_claim_that_die_do_not_spoil_the_slot(path: str, first: str) -> None:
+    class LosersDie(Verdict):
+        def is_dead(self, worker: str, heartbeat: float | None) -> bool:
+            return worker == "loser"
+
     winner, loser = opened(journal(path)), opened(journal(path))
     claim = claimed(winner, 0)
     for _ in range(MAX_ATTEMPTS + 1):  # each dies between its template and its withdrawal
         template = winner.optuna.get_trials(deepcopy=True)[0]
+        template.user_attrs = {"slot": 0, "worker": "loser"}
         loser.optuna._storage.create_new_trial(loser.optuna._study_id, template_trial=template)
+        if first == "reap":
+            assert loser.reap(LosersDie()) == []
     assert winner.finish(claim, RESULT)
-    loser.reap(Verdict())
+    assert loser.reap(LosersDie()) == []
     for study in (winner, loser, opened(journal(path))):
         assert [(r.slot, r.trial, r.state) for r in study.records()] == [(0, 0, "complete")]
         assert study.running() == []
+        assert counted(study) == {0: 1}
+
+
+def test_result_goes_before_a_failure_of_the_same_slot() -> None:
+    failed, complete = Record(0, 1, ROW, "failed", error="late"), Record(0, 2, ROW, "complete", RESULT["metrics"])
+    for order in ([failed, complete], [complete, failed]):
+        records = Records(Toy(), two_objectives())
+        for record in order:
+            records.add(record)
+        assert records.ordered() == [complete]
+        assert records.front().tolist() == [ROW.tolist()]
+        assert records.log([]).losses.tolist() == [[-90.0, 2.0]]
 
 
 def test_workers_elsewhere_live_by_the_heartbeats_of_the_log(path: str) -> None:

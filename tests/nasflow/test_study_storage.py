@@ -158,7 +158,7 @@ def test_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path, conte
     path = tmp_path / "precious"
     path.write_bytes(content)
     with pytest.raises(StudyError, match="precious is not a study log") as caught:
-        opened(journal(str(path)))
+        journal(str(path))
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == content
 
@@ -312,6 +312,22 @@ def test_lock_is_free_although_a_child_was_forked_while_it_was_held(tmp_path: Pa
     finally:
         os.kill(pid, signal.SIGKILL)
         exit_code(pid)
+
+
+@pytest.mark.parametrize("lock", ["flock", "symlink"])
+def test_writers_wait_for_each_other(tmp_path: Path, lock: str) -> None:
+    path = str(tmp_path / "study.journal")
+    study, other = opened(journal(path, lock)), JournalBackend(path, lock)
+    before = Path(path).read_bytes()
+    with other._locked():
+        writer = threading.Thread(target=lambda: study.beat("somebody", 1.0), daemon=True)
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        assert Path(path).read_bytes() == before
+    writer.join(10)
+    assert not writer.is_alive()
+    assert study.optuna.user_attrs["heartbeat:somebody"] == 1.0
 
 
 @pytest.mark.parametrize("lock", ["flock", "symlink"])

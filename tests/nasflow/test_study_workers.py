@@ -66,7 +66,11 @@ def test_later_process_with_the_same_number_is_not_the_worker() -> None:
     assert Liveness().is_dead(str(replace(Worker.current(), started="17")), None)
 
 
-@pytest.mark.parametrize("text", [elsewhere(), "", "somebody", "a|b|c|d|e", "host|x|1||t"])
+@pytest.mark.parametrize(
+    "text",
+    [elsewhere(), "", "somebody", "a|b|c|d|e", "host|x|1||t"],
+    ids=["elsewhere", "nobody", "name", "no number", "half a number"],
+)
 def test_others_live_by_their_heartbeat(text: str) -> None:
     clock = Clock()
     liveness = Liveness(lease_s=300, clock=clock)
