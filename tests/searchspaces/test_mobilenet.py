@@ -214,6 +214,6 @@ def test_graph_is_a_chain_of_the_used_blocks(space: MobileNet) -> None:
 
 
 def test_scale_needs_its_numbers() -> None:
-    with pytest.raises(ConfigError, match="'widths' of space 'mobilenet' takes 7 numbers"):
+    with pytest.raises(ConfigError, match=r"mobilenet\.widths is a list of 7 numbers"):
         MobileNet(widths=[16, 24])
     assert MobileNet(width_mult=1.2).fingerprint != MobileNet().fingerprint
