@@ -95,7 +95,8 @@ def show(name: str, rows: Sequence[Row]) -> None:
     """Print the results as a table."""
     table = Table(title=name)
     for heading in ("task", "method", "samples", "metric", "mean", "std", "seeds", "source"):
-        table.add_column(heading, justify="right" if heading in ("mean", "std", "samples", "seeds") else "left")
+        numeric = heading in ("mean", "std", "samples", "seeds")
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         std = "" if row.std is None else f"{row.std:.3g}"
         samples = str(row.samples or "")

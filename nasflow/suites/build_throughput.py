@@ -2,9 +2,11 @@
 
 import importlib.util
 import io
+import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,14 +20,15 @@ from searchspaces.network import init_weights, to_onnx, to_torch
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
 
-LEGACY, DYNAMO = "torch.onnx.export", "torch.onnx.export(dynamo)"
+NETWORK, TORCHSCRIPT, DYNAMO = "network", "torchscript", "dynamo"
 
 
 class BuildThroughput:
     """Milliseconds from row to session, per search space and way of building.
 
-    Weights are drawn and kept outside the timed part where a way takes them as given: the project's own way is timed
-    with the drawing, the exporters without it.
+    `network` lowers the project's own description, `torchscript` is `torch.onnx.export(dynamo=False)`, `dynamo` is
+    `torch.onnx.export(dynamo=True)`. The exporters are given a finished module, whose building is not timed; the
+    project's own way is timed from the row on, with the drawing of random weights.
 
     Args:
         spaces: Search spaces by the names of their tasks in the table.
@@ -54,7 +57,7 @@ class BuildThroughput:
         self.exported = exported
         self.seeds = seeds
         self.tasks = tuple(spaces)
-        self.methods = ("network", LEGACY, DYNAMO)
+        self.methods = (NETWORK, TORCHSCRIPT, DYNAMO)
 
     def settings(self) -> Mapping[str, Any]:
         """Fingerprints of the spaces and the numbers of architectures."""
@@ -64,13 +67,26 @@ class BuildThroughput:
     def run(self, cell: Cell) -> Mapping[str, float]:
         """Return medians over architectures: `build_ms` (row to serialised model), `session_ms` and `total_ms`."""
         space, task = self.spaces[cell.task], self.task[cell.task]
-        count = self.archs if cell.method == "network" else self.exported
+        count = self.archs if cell.method == NETWORK else self.exported
         rows = space.sample(count + 1, np.random.default_rng(cell.seed))
-        build = {"network": _network, LEGACY: _legacy, DYNAMO: _dynamo}[cell.method]
+        build = {NETWORK: _network, TORCHSCRIPT: _torchscript, DYNAMO: _dynamo}[cell.method]
         times = np.array([_timed(build, space, row, task) for row in rows])[1:]  # the first run warms up
         build_ms, session_ms = np.median(times, axis=0) * 1e3
         total_ms = float(np.median(times.sum(axis=1)) * 1e3)
         return {"build_ms": float(build_ms), "session_ms": float(session_ms), "total_ms": total_ms}
+
+
+@contextmanager
+def _quiet(*loggers: str) -> Iterator[None]:
+    """Keep the exporters from telling of each of their passes."""
+    former = {name: logging.getLogger(name).level for name in loggers}
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in former.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _timed(build: Any, space: SearchSpace, row: NDArray[np.int64], task: Task) -> tuple[float, float]:
@@ -93,13 +109,13 @@ def _network(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
     return lambda: None, make
 
 
-def _legacy(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
+def _torchscript(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
     return _exporter(space, row, task, dynamo=False)
 
 
 def _dynamo(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
     if importlib.util.find_spec("onnxscript") is None:
-        raise ConfigError(f"{DYNAMO} needs onnxscript: pip install onnxscript, or leave the method out.")
+        raise ConfigError(f"Method {DYNAMO!r} needs onnxscript: pip install onnxscript, or leave the method out.")
     return _exporter(space, row, task, dynamo=True)
 
 
@@ -108,7 +124,7 @@ def _exporter(space: SearchSpace, row: NDArray[np.int64], task: Task, dynamo: bo
     example = torch.zeros(1, *network.input_shape)
 
     def make(module: torch.nn.Module) -> bytes:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet("onnx_ir", "onnxscript", "torch.onnx"):
             warnings.simplefilter("ignore")  # the exporters warn of their own deprecations
             if dynamo:
                 program = torch.onnx.export(module, (example,), dynamo=True, verbose=False)

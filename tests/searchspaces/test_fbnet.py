@@ -242,6 +242,6 @@ def test_text_round_trip_and_its_errors(space: FBNet, rows: Rows) -> None:
 def test_scale_needs_a_number_per_stage() -> None:
     with pytest.raises(ConfigError, match=r"fbnet\.widths is a list of 8 numbers"):
         FBNet(widths=[16, 24])
-    with pytest.raises(ConfigError, match="'head' of space 'fbnet' takes 1 number"):
+    with pytest.raises(ConfigError, match=r"fbnet\.head takes whole numbers"):
         FBNet(head=[16, 24])
     assert FBNet(head=1984).fingerprint != FBNet().fingerprint
