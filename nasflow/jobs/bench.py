@@ -24,6 +24,8 @@ from searchspaces.files import write_text
 
 logger = logging.getLogger(__name__)
 
+_LOG_WIDTH = 120
+
 
 def run(config: DictConfig) -> None:
     """Run a suite, or a part of it, and write `results.json` into Hydra's run folder."""
@@ -96,11 +98,10 @@ def show(name: str, rows: Sequence[Row]) -> None:
     table = Table(title=name)
     for heading in ("task", "method", "samples", "metric", "mean", "std", "seeds", "source"):
         numeric = heading in ("mean", "std", "samples", "seeds")
-        table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         std = "" if row.std is None else f"{row.std:.3g}"
-        samples = str(row.samples or "")
-        table.add_row(
-            row.task, row.method, samples, row.metric, f"{row.mean:.4g}", std, str(len(row.seeds) or ""), row.source
-        )
-    Console().print(table)
+        figures = f"{row.mean:.4g}", std, str(len(row.seeds) or "")
+        table.add_row(row.task, row.method, str(row.samples or ""), row.metric, *figures, row.source)
+    console = Console()
+    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
