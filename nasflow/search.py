@@ -176,7 +176,7 @@ class Search:
 
         front = self.front(records)
         models = write_models(self.folder, front, self.space, self.task)
-        _drop_weights(self.folder, front or self.nearest(records))
+        _drop_weights(self.folder, records, front or self.nearest(records))
         write_report(
             self.folder,
             self.study,
@@ -238,9 +238,10 @@ def _columns(records: Sequence[Record], objectives: Objectives) -> Mapping[str, 
     return {metric: np.array([record.metrics[metric] for record in records]) for metric in objectives.metrics}
 
 
-def _drop_weights(folder: Path, keep: Sequence[Record]) -> None:
-    """Delete the trained weights of dominated networks, which no later front can hold."""
-    kept = {weights_path(folder, record.slot) for record in keep}
-    for path in (folder / "weights").glob("slot_*.safetensors"):
-        if path not in kept:
-            path.unlink(missing_ok=True)
+def _drop_weights(folder: Path, records: Sequence[Record], keep: Sequence[Record]) -> None:
+    """Delete the trained weights of dominated networks, which no later front can hold.
+
+    Slots that are not among the records may be under way elsewhere: their weights stay.
+    """
+    for slot in {record.slot for record in records} - {record.slot for record in keep}:
+        weights_path(folder, slot).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -103,5 +104,4 @@ def show(name: str, rows: Sequence[Row]) -> None:
         std = "" if row.std is None else f"{row.std:.3g}"
         figures = f"{row.mean:.4g}", std, str(len(row.seeds) or "")
         table.add_row(row.task, row.method, str(row.samples or ""), row.metric, *figures, row.source)
-    console = Console()
-    console.print(table, width=None if console.is_terminal else _LOG_WIDTH)
+    Console(width=None if sys.stdout.isatty() else _LOG_WIDTH).print(table)
