@@ -5,7 +5,84 @@ Names are imported when they are first used, so that `import nasflow` is quick.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from devices import Device as Device
+    from devices import Measurement as Measurement
+    from devices import heavy_work as heavy_work
+    from nasflow.config import composed as composed
+    from nasflow.config import instantiate as instantiate
+    from nasflow.evaluators import Context as Context
+    from nasflow.evaluators import Costs as Costs
+    from nasflow.evaluators import Evaluation as Evaluation
+    from nasflow.evaluators import Evaluator as Evaluator
+    from nasflow.evaluators import Measure as Measure
+    from nasflow.evaluators import Proxies as Proxies
+    from nasflow.evaluators import TableLookup as TableLookup
+    from nasflow.evaluators import Train as Train
+    from nasflow.flow import InfeasibleError as InfeasibleError
+    from nasflow.flow import Search as Search
+    from nasflow.flow import search as search
+    from nasflow.models import Model as Model
+    from nasflow.objectives import Objective as Objective
+    from nasflow.objectives import Objectives as Objectives
+    from nasflow.strategies import NSGA2 as NSGA2
+    from nasflow.strategies import Deduplicate as Deduplicate
+    from nasflow.strategies import Filter as Filter
+    from nasflow.strategies import OptunaSampler as OptunaSampler
+    from nasflow.strategies import Random as Random
+    from nasflow.strategies import RegularizedEvolution as RegularizedEvolution
+    from nasflow.strategies import Strategy as Strategy
+    from nasflow.study import Log as Log
+    from nasflow.study import Record as Record
+    from nasflow.study import Runner as Runner
+    from nasflow.study import Study as Study
+    from nasflow.suites import Cell as Cell
+    from nasflow.suites import Row as Row
+    from nasflow.suites import Suite as Suite
+    from nasflow.tasks import Cifar10 as Cifar10
+    from nasflow.tasks import Cifar100 as Cifar100
+    from nasflow.tasks import Digits as Digits
+    from nasflow.tasks import ImageTask as ImageTask
+    from nasflow.tasks import NpzTask as NpzTask
+    from nasflow.tasks import Split as Split
+    from nasflow.tasks import Splits as Splits
+    from nasflow.training import Trainer as Trainer
+    from nasflow.training import TrainingResult as TrainingResult
+    from proxies import Proxy as Proxy
+    from proxies import score as score
+    from searchspaces.arch import ArchBatch as ArchBatch
+    from searchspaces.errors import ArchitectureError as ArchitectureError
+    from searchspaces.errors import ConfigError as ConfigError
+    from searchspaces.errors import DeviceError as DeviceError
+    from searchspaces.errors import NasflowError as NasflowError
+    from searchspaces.errors import NetworkError as NetworkError
+    from searchspaces.errors import StudyError as StudyError
+    from searchspaces.errors import TableError as TableError
+    from searchspaces.errors import TaskError as TaskError
+    from searchspaces.errors import TrainingError as TrainingError
+    from searchspaces.fbnet import FBNet as FBNet
+    from searchspaces.genes import Gene as Gene
+    from searchspaces.genes import GeneSpace as GeneSpace
+    from searchspaces.genes import JointSpace as JointSpace
+    from searchspaces.genes import Rows as Rows
+    from searchspaces.mobilenet import MobileNet as MobileNet
+    from searchspaces.nb101 import NB101 as NB101
+    from searchspaces.nb201 import NB201 as NB201
+    from searchspaces.network import INPUT as INPUT
+    from searchspaces.network import Network as Network
+    from searchspaces.network import NetworkBuilder as NetworkBuilder
+    from searchspaces.network import Node as Node
+    from searchspaces.network import init_weights as init_weights
+    from searchspaces.network import to_onnx as to_onnx
+    from searchspaces.network import to_torch as to_torch
+    from searchspaces.network.from_torch import from_torch as from_torch
+    from searchspaces.space import Op as Op
+    from searchspaces.space import SearchSpace as SearchSpace
+    from searchspaces.table import Column as Column
+    from searchspaces.table import Table as Table
+    from searchspaces.task import Task as Task
 
 _HOMES = {
     "searchspaces.errors": (
@@ -24,15 +101,7 @@ _HOMES = {
     "searchspaces.space": ("Op", "SearchSpace"),
     "searchspaces.task": ("Task",),
     "searchspaces.table": ("Column", "Table"),
-    "searchspaces.network": (
-        "INPUT",
-        "Network",
-        "NetworkBuilder",
-        "Node",
-        "init_weights",
-        "to_onnx",
-        "to_torch",
-    ),
+    "searchspaces.network": ("INPUT", "Network", "NetworkBuilder", "Node", "init_weights", "to_onnx", "to_torch"),
     "searchspaces.network.from_torch": ("from_torch",),
     "searchspaces.nb101": ("NB101",),
     "searchspaces.nb201": ("NB201",),
@@ -40,7 +109,7 @@ _HOMES = {
     "searchspaces.mobilenet": ("MobileNet",),
     "proxies": ("Proxy", "score"),
     "devices": ("Device", "Measurement", "heavy_work"),
-    "nasflow.tasks": ("Cifar10", "Cifar100", "Digits", "ImageTask", "NpzTask"),
+    "nasflow.tasks": ("Cifar10", "Cifar100", "Digits", "ImageTask", "NpzTask", "Split", "Splits"),
     "nasflow.training": ("Trainer", "TrainingResult"),
     "nasflow.objectives": ("Objective", "Objectives"),
     "nasflow.evaluators": ("Context", "Costs", "Evaluation", "Evaluator", "Measure", "Proxies", "TableLookup", "Train"),
@@ -54,8 +123,10 @@ _HOMES = {
         "Strategy",
     ),
     "nasflow.study": ("Log", "Record", "Runner", "Study"),
-    "nasflow.search": ("Search", "search"),
+    "nasflow.flow": ("InfeasibleError", "Search", "search"),
     "nasflow.config": ("composed", "instantiate"),
+    "nasflow.models": ("Model",),
+    "nasflow.suites": ("Cell", "Row", "Suite"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -38,24 +38,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Give the same command again to continue.", file=sys.stderr)
         return INTERRUPTED
-    except (NasflowError, HydraException, OmegaConfBaseException) as error:
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:  # every error ends here, in words
         if os.environ.get("NASFLOW_DEBUG"):
             traceback.print_exc()
-        print(textwrap.fill(f"nasflow: {_message(arguments, error)}", 100), file=sys.stderr)
-        return MISUSED if not isinstance(error, NasflowError) or isinstance(error, ConfigError) else FAILED
-    except OSError as error:
-        if os.environ.get("NASFLOW_DEBUG"):
-            traceback.print_exc()
+        message, code = _explain(arguments, error)
+        print(textwrap.fill(f"nasflow: {message}", 100), file=sys.stderr)
+        return code
+
+
+def _explain(arguments: Sequence[str], error: Exception) -> tuple[str, int]:
+    """Return what to tell of an error, and the exit code."""
+    if isinstance(error, (NasflowError, HydraException, OmegaConfBaseException)):
+        ours = isinstance(error, NasflowError) and not isinstance(error, ConfigError)
+        return _message(arguments, error), FAILED if ours else MISUSED
+    if isinstance(error, OSError):
         advice = "Free space or mend what is named, then give the same command again: what had finished is kept."
-        print(textwrap.fill(f"nasflow: {error}. {advice}", 100), file=sys.stderr)
-        return FAILED
-    except Exception as error:  # the last resort: a defect of nasflow or of a plug-in
-        if os.environ.get("NASFLOW_DEBUG"):
-            traceback.print_exc()
-        reason = f"{type(error).__name__}: {error}"
-        hint = "This is a defect; NASFLOW_DEBUG=1 shows where. What had finished is kept."
-        print(textwrap.fill(f"nasflow: {reason}. {hint}", 100), file=sys.stderr)
-        return FAILED
+        return f"{error}. {advice}", FAILED
+    hint = "This is a defect; NASFLOW_DEBUG=1 shows where. What had finished is kept."
+    return f"{type(error).__name__}: {error}. {hint}", FAILED
 
 
 def _usage() -> str:
@@ -108,6 +111,9 @@ def _message(arguments: Sequence[str], error: Exception) -> str:
         key = getattr(error, "full_key", "") or "value"
         return f"{key} must be given: nasflow {arguments[0]} {key}=..."
     text = " ".join(str(error).split())
+    missing = re.search(r"[Mm]issing mandatory value: ([\w.]+)|MissingMandatoryValue", text)
+    if missing:
+        return f"A value must be given: nasflow {arguments[0]} {missing.group(1) or 'NAME'}=... ({text})"
     match = re.search(r"Could not override '([^']+)'", text)
     if match:
         key = match.group(1).partition("@")[0]

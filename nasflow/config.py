@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_search_path import ConfigSearchPath
@@ -97,7 +98,35 @@ def _call(target: str, values: dict[str, Any], available: Mapping[str, Any]) -> 
     missing = [n for n in named - values.keys() if parameters[n].default is inspect.Parameter.empty]
     if missing:
         raise ConfigError(f"{target} needs the arguments {', '.join(sorted(missing))}, which are not given.")
+    hints = _hints(component)
+    for key, value in values.items():
+        _check_type(target, key, value, hints.get(key))
     return component(**values)
+
+
+def _hints(component: Any) -> dict[str, Any]:
+    """Types of a component's parameters, as far as they can be read."""
+    sources = [component, vars(component).get("__init__")] if isinstance(component, type) else [component]
+    hints: dict[str, Any] = {}
+    for source in filter(None, sources):
+        try:
+            hints |= get_type_hints(source)
+        except (NameError, TypeError):
+            continue
+    return hints
+
+
+def _check_type(target: str, name: str, value: Any, hint: Any) -> None:
+    """Raise a `ConfigError` where a plain value is not of the plain type that a parameter asks for."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if not options or not set(options) <= {int, float, str, bool, NoneType}:
+        return
+    fits = (value is None and NoneType in options) or (
+        type(value) in options or (type(value) is int and float in options)
+    )
+    if not fits:
+        wanted = " or ".join("null" if option is NoneType else option.__name__ for option in options)
+        raise ConfigError(f"{name} of {target} must be {wanted}, but is {value!r}.")
 
 
 def plain(config: Any) -> Any:

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -46,9 +48,13 @@ class Model:
         return f"{self.path}  {', '.join(figures)}  {self.arch}"
 
 
-def weights_path(folder: Path, slot: int) -> Path:
-    """Where the trained weights of a slot are kept while a search runs."""
-    return folder / "weights" / f"slot_{slot:04d}.safetensors"
+def weights_path(folder: Path, slot: int, row: NDArray[np.int64]) -> Path:
+    """Where a search keeps the trained weights of architecture `row` in a slot.
+
+    The row is part of the name, for a slot that is given to another worker may come to hold another architecture.
+    """
+    digest = sha256(row.astype(np.int64).tobytes()).hexdigest()[:8]
+    return folder / "weights" / f"slot_{slot:04d}_{digest}.safetensors"
 
 
 def save_weights(path: Path, weights: Arrays) -> None:
@@ -85,16 +91,17 @@ def check_onnx(model: bytes, name: str) -> None:
         raise NetworkError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {reason}") from error
 
 
-def write_models(folder: Path, front: Sequence[Record], space: SearchSpace, task: Task) -> list[Model]:
-    """Write `models/slot_NNNN.onnx` for every record, beside it the weights where it was trained, and `models.json`.
+def write_models(
+    folder: Path, records: Sequence[Record], front: Sequence[Record], space: SearchSpace, task: Task
+) -> list[Model]:
+    """Write `models/slot_NNNN.onnx` for the front, beside it the weights where it was trained, and `models.json`.
 
-    Models that a former call wrote and that are no longer in `front` are deleted.
+    Models of other records, which a former call wrote, are deleted.
     """
     target = folder / "models"
     models = [_write(folder, record, space, task) for record in sorted(front, key=lambda record: record.slot)]
-    kept = {Path(model.path).stem for model in models}
-    for path in [*target.glob("slot_*.onnx"), *target.glob("slot_*.safetensors")]:
-        if path.stem not in kept:
+    for slot in {record.slot for record in records} - {model.slot for model in models}:
+        for path in target.glob(f"slot_{slot:04d}*"):
             path.unlink()
     write_text(target / "models.json", json.dumps([asdict(model) for model in models], indent=1))
     return models
@@ -105,7 +112,7 @@ def _write(folder: Path, record: Record, space: SearchSpace, task: Task) -> Mode
     from nasflow.training import onnx_accuracy
 
     network = space.network(record.row, task)
-    source = weights_path(folder, record.slot)
+    source = weights_path(folder, record.slot, record.row)
     trained = source.exists()
     weights = load_weights_file(source) if trained else None
     stem = f"slot_{record.slot:04d}" + ("" if trained else "_untrained")

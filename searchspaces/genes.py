@@ -82,7 +82,7 @@ class GeneSpace:
             ArchitectureError: If the shape is wrong, an entry is no choice, or a row is not valid.
         """
         array = np.atleast_2d(np.asarray(rows))
-        if array.size == 0:
+        if array.size == 0 and array.shape[0] in (0, 1):
             return np.zeros((0, len(self.genes)), dtype=np.int64)
         if array.ndim != 2 or array.shape[1] != len(self.genes) or not np.issubdtype(array.dtype, np.integer):
             raise ArchitectureError(

@@ -1,6 +1,6 @@
 """Search spaces: gene spaces whose rows describe networks."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -38,7 +38,7 @@ class Op:
     stride: int = 1
 
 
-class SearchSpace(GeneSpace):
+class SearchSpace(GeneSpace, ABC):
     """A gene space whose rows are networks.
 
     Args:
@@ -58,7 +58,7 @@ class SearchSpace(GeneSpace):
                 raise ConfigError(unknown(f"argument of space {self.name!r}", key, self.scales[scale]))
             _check_like(f"{self.name}.{key}", overrides[key], self.scales[scale][key])
         self.scale: dict[str, Any] = {
-            key: overrides[key] if overrides.get(key) is not None else value
+            key: _cast(overrides[key], value) if overrides.get(key) is not None else value
             for key, value in self.scales[scale].items()
         }
 
@@ -108,6 +108,11 @@ class SearchSpace(GeneSpace):
         return adjacency, ops
 
 
+def _cast(value: Any, default: Any) -> Any:
+    """Write a number as its default is written: 1 and 1.0 are one scale."""
+    return float(value) if isinstance(default, float) else value
+
+
 def _check_like(name: str, value: Any, default: Any) -> None:
     """Raise a `ConfigError` unless an override is positive and of the kind and length of what it replaces."""
     if value is None:
@@ -117,7 +122,7 @@ def _check_like(name: str, value: Any, default: Any) -> None:
             raise ConfigError(f"{name} is a list of {len(default)} numbers, such as {list(default)}, but is {value!r}.")
         for entry, like in zip(value, default, strict=True):
             _check_like(name, entry, like)
-    elif isinstance(default, int) and not (isinstance(value, int) and value > 0):
+    elif isinstance(default, int) and (isinstance(value, bool) or not (isinstance(value, int) and value > 0)):
         raise ConfigError(f"{name} takes whole numbers from 1 on, such as {default}, but is {value!r}.")
     elif isinstance(default, float) and not (isinstance(value, (int, float)) and value > 0):
         raise ConfigError(f"{name} takes positive numbers, such as {default:g}, but is {value!r}.")

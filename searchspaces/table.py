@@ -151,6 +151,10 @@ class Table:
                 f"{path} holds architectures of {meta['space']}, not of {space.fingerprint}. Choose the space and "
                 "scale that the table was made with."
             )
+        expected = [f"{_GENE}{gene.name}" for gene in space.genes] + [column["name"] for column in meta["columns"]]
+        missing = sorted(set(expected) - set(data.column_names))
+        if missing:
+            raise TableError(f"{path} lacks the columns {missing} that its description names. Import it again.")
         rows = np.stack([data[f"{_GENE}{gene.name}"].to_numpy() for gene in space.genes], axis=1).astype(np.int64)
         columns = [Column(**column) for column in meta["columns"]]
         values = {column.name: data[column.name].to_numpy() for column in columns}
@@ -175,7 +179,11 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
     raw = (data.schema.metadata or {}).get(_META)
     if raw is None:
         raise TableError(f"{path} is a Parquet file but not a nasflow table: it lacks the description of its columns.")
-    meta = json.loads(raw)
+    try:
+        meta = json.loads(raw)
+        meta = {key: meta[key] for key in ("schema", "space", "columns", "provenance")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path} has a damaged description of its columns ({error}). Import it again.") from error
     if meta["schema"] != SCHEMA_VERSION:
         raise TableError(
             f"{path} has table schema {meta['schema']}, but this version of nasflow reads {SCHEMA_VERSION}. Import it "

@@ -56,7 +56,7 @@ class Train:
         for i, row in enumerate(archs.rows):
             result = self._fit(self.space.network(row, self.task), context.seeds[i], epochs)
             if context.folder is not None and context.slots:
-                save_weights(weights_path(context.folder, context.slots[i]), result.weights)
+                save_weights(weights_path(context.folder, context.slots[i], row), result.weights)
             results.append(result)
         provenance = [
             {

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from devices import quantize
 from nasflow.config import instantiate
+from nasflow.flow import Search
 from nasflow.models import check_onnx, load_weights_file, save_weights, weights_path
-from nasflow.search import Search
 from nasflow.tasks import ImageTask
 from nasflow.training import onnx_accuracy
 from searchspaces.errors import ConfigError, unknown
@@ -55,6 +55,8 @@ def _choose(config: DictConfig) -> Choice:
         space: SearchSpace = instantiate(config.space)
         weights = load_weights_file(Path(config.weights)) if config.weights else None
         return space, task, space.check(space.parse([config.arch]))[0], weights
+    if config.run is not None and config.weights is not None:
+        raise ConfigError("Give either weights=FILE or run=FOLDER: a slot of a search brings its own weights.")
     if config.run is not None and config.slot is not None and config.arch is None:
         return _from_run(Search.load(Path(config.run)), int(config.slot))
     raise ConfigError("Give either arch=ARCHITECTURE, or run=FOLDER and slot=NUMBER, to say what to export.")
@@ -64,6 +66,11 @@ def _from_run(search: Search, slot: int) -> Choice:
     records = {record.slot: record for record in search.study.records()}
     if slot not in records:
         raise ConfigError(f"The search in {search.folder} has no finished slot {slot}; it has {len(records)} slots.")
-    path = weights_path(search.folder, slot)
-    weights = load_weights_file(path) if path.exists() else None
-    return search.space, search.task, records[slot].row, weights
+    path = weights_path(search.folder, slot, records[slot].row)
+    if not path.exists():
+        kept = [s for s, record in records.items() if weights_path(search.folder, s, record.row).exists()]
+        raise ConfigError(
+            f"The search in {search.folder} keeps no trained weights of slot {slot}, only of the slots {kept}. Choose "
+            "one of them, or give the architecture itself (space=... arch=...) to export it untrained."
+        )
+    return search.space, search.task, records[slot].row, load_weights_file(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from nasflow.search import Search
+from nasflow.flow import Search
 from searchspaces.errors import ConfigError
 
 
@@ -14,7 +14,7 @@ def run(config: DictConfig) -> None:
         raise ConfigError("Give either run=FOLDER for one search, or 'runs=[FOLDER,FOLDER]' to compare several.")
     if config.run:
         search = Search.load(Path(config.run))
-        search.write(search.study.records())
+        search.write()
         print(f"Report: {search.folder / 'report.html'}")
         return
     from nasflow.report import write_comparison

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from nasflow.search import Search
+from nasflow.flow import Search
 
 logger = logging.getLogger(__name__)
 
@@ -14,9 +14,8 @@ logger = logging.getLogger(__name__)
 def run(config: DictConfig) -> None:
     """Run or resume a search in Hydra's run folder, then write its models and report."""
     search = Search(config, Path(HydraConfig.get().runtime.output_dir))
-    study = search.study  # refuses a changed configuration before anything is overwritten
-    search.save_config()
-    logger.info("Searching %s for %s: study %s in %s", search.space.name, search.task.name, study.seed, search.folder)
+    search.start()
+    logger.info("Searching %s for %s, seed %d, in %s", search.space.name, search.task.name, config.seed, search.folder)
     models = search.finish(search.run())
     print(f"{len(models)} non-dominated models in {search.folder / 'models'}")
     for model in models:

@@ -72,6 +72,7 @@ class Study:
         seed: Seed of the whole study.
         config: Everything that decides the run's results; a study continues only under the same one.
         name: The study's name within the storage.
+        create: Whether the study may be new.
 
     Raises:
         ConfigError: If the seed is negative or the config cannot be stored.
@@ -87,6 +88,7 @@ class Study:
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
         name: str = "nasflow",
+        create: bool = True,
     ) -> None:
         if seed < 0:
             raise ConfigError(f"A study's seed is a number from 0 on, but is {seed}.")
@@ -105,7 +107,7 @@ class Study:
         parts = identity(space=space.fingerprint, seed=seed, objective=wanted, config=dict(config or {}))
         self._name = name
         with self._guarded():
-            self.optuna = _open(storage, name, objectives.directions)
+            self.optuna = _open(storage, name, objectives.directions, create)
             self._check_identity(parts)
 
     def _check_identity(self, parts: Mapping[str, Any]) -> None:
@@ -329,13 +331,18 @@ class Study:
         return reaped
 
 
-def _open(storage: BaseStorage, name: str, directions: Sequence[Direction]) -> optuna.Study:
+def _open(storage: BaseStorage, name: str, directions: Sequence[Direction], create: bool) -> optuna.Study:
     """Load a study or create it, without Optuna's announcements; loading alone writes nothing."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         return optuna.load_study(study_name=name, storage=storage)
-    except KeyError:  # not there yet
+    except KeyError as missing:  # not there yet
+        if not create:
+            raise StudyError(
+                f"The storage holds no study {name!r} to open. A search that was kept in memory ended with its "
+                "process; otherwise give the folder of a search whose storage is there."
+            ) from missing
         return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     finally:
         optuna.logging.set_verbosity(level)

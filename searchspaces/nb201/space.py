@@ -125,6 +125,7 @@ def _parse(text: str) -> list[int]:
         (int(source), target + 1, op)
         for target, node in enumerate(text.strip().split("+"))
         for op, source in re.findall(r"([^|~]+)~(\d+)", node)
+        if re.fullmatch(r"\|([^|~]+~\d+\|)+", node)
     ]
     if [edge[:2] for edge in sorted(edges, key=lambda edge: (edge[1], edge[0]))] != list(EDGES):
         raise ArchitectureError(

@@ -1,11 +1,14 @@
 """The command line, started as users start it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from searchspaces.errors import StudyError
 
 FAST = ["objective=accuracy_params", "trainer.epochs=1"]
 
@@ -34,7 +37,7 @@ def test_search_leaves_log_config_report_and_models(run: Path) -> None:
         assert model["trained"]
         assert 0 <= model["test_accuracy"] <= 1
         assert (run / model["path"]).with_suffix(".safetensors").exists()
-    kept = {path.stem for path in (run / "weights").iterdir()}
+    kept = {path.stem.rpartition("_")[0] for path in (run / "weights").iterdir()}
     assert kept == {Path(model["path"]).stem for model in models}
 
 
@@ -51,7 +54,7 @@ def test_a_changed_configuration_is_refused(run: Path) -> None:
 
 
 def test_worker_finds_the_budget_spent(run: Path) -> None:
-    assert "budget is spent" in nasflow("worker", f"run={run}").stdout
+    assert "nothing is left to do" in nasflow("worker", f"run={run}").stdout
 
 
 def test_report_is_written_anew(run: Path) -> None:
@@ -98,6 +101,9 @@ def test_unmet_bounds_end_the_run_with_the_nearest(tmp_path: Path) -> None:
         (["search", "strategy=evolutoin"], "Did you mean 'evolution'"),
         (["search", "budgte=4"], "Did you mean 'budget'"),
         (["search", "budget=0"], "at least 1"),
+        (["search", "budget=many"], "whole number"),
+        (["search", "trainer.epochs=two"], "epochs of nasflow.training.Trainer must be int"),
+        (["search", "max_failure_rate=2"], "between 0 and 1"),
         (["search", "task=cifar10", "task.folder=/nowhere"], "/nowhere"),
         (["search", "space.sclae=small"], "Did you mean 'space.scale'"),
         (["search", "objective.params_m.at_most=1"], "write +objective.params_m.at_most"),
@@ -105,7 +111,7 @@ def test_unmet_bounds_end_the_run_with_the_nearest(tmp_path: Path) -> None:
         (["search", "+objective.latency_s.at_most=1"], "No evaluator gives 'latency_s'"),
         (["search", "objective.accuracy.direction=up"], "choose maximize, minimize"),
         (["worker"], "run"),
-        (["worker", "run=/nowhere"], "not the folder of a search"),
+        (["worker", "run=nowhere"], "not the folder of a search"),
         (["export"], "Give either arch"),
         (["export", "space=nb201", "arch='|nor_conv_3x3~0|'"], "six edges"),
         (["export", "space=nb201", "arch='|a~0|+|a~0|a~1|+|a~0|a~1|a~2|'"], "Unknown operation 'a'"),
@@ -120,6 +126,58 @@ def test_misuse_gets_one_paragraph(arguments: list[str], message: str, tmp_path:
     assert done.returncode not in (0, -11)
     assert message in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_can_be_moved(run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    nasflow("report", f"run={moved}")
+    assert sorted((moved / "models").iterdir(), key=str) == [
+        moved / "models" / path.name for path in sorted((run / "models").iterdir(), key=str)
+    ]
+    assert (moved / "study.journal").read_bytes() == (run / "study.journal").read_bytes()
+
+
+def test_a_missing_log_loses_no_model(run: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "study.journal").unlink()
+    done = nasflow("report", f"run={broken}", code=1)
+    assert "is missing. Put it back" in done.stderr.replace("\n", " ")
+    assert len(list((broken / "models").iterdir())) == len(list((run / "models").iterdir()))
+    assert not (broken / "study.journal").exists()
+
+
+def test_a_mistake_in_the_first_command_leaves_no_trace(tmp_path: Path) -> None:
+    nasflow("search", *FAST, "strategy.population=0", f"hydra.run.dir={tmp_path}", code=2)
+    assert not (tmp_path / "study.journal").exists()
+    nasflow("search", *FAST, "budget=1", f"hydra.run.dir={tmp_path}")
+
+
+def test_another_storage_is_refused_on_a_resume(run: Path) -> None:
+    before = (run / "config.yaml").read_text()
+    done = nasflow("search", *FAST, "budget=5", "storage=sqlite", f"hydra.run.dir={run}", code=2)
+    assert "keeps its log in another storage" in done.stderr.replace("\n", " ")
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_untrained_slots_are_not_exported_as_trained(run: Path, tmp_path: Path) -> None:
+    kept = {model["slot"] for model in json.loads((run / "models" / "models.json").read_text())}
+    dominated = next(slot for slot in range(4) if slot not in kept)
+    done = nasflow("export", f"run={run}", f"slot={dominated}", f"out={tmp_path / 'm.onnx'}", code=2)
+    assert f"no trained weights of slot {dominated}" in done.stderr.replace("\n", " ")
+
+
+def test_search_from_python(tmp_path: Path) -> None:
+    from nasflow import Search, search
+
+    run, models = search(*FAST, "budget=2", "storage=sqlite", folder=tmp_path / "a (b), c=1")
+    assert isinstance(run, Search)
+    assert models
+    assert (run.folder / "report.html").exists()
+    with pytest.raises(StudyError, match="seed: was 0, is now 1"):
+        search(*FAST, "budget=2", "storage=sqlite", "seed=1", folder=run.folder)
+    assert Search.load(run.folder).config.seed == 0
 
 
 def test_help_names_the_jobs() -> None:

@@ -35,7 +35,7 @@ def test_training_repeats_with_the_seed_and_keeps_its_weights(tmp_path: Path) ->
     np.testing.assert_array_equal(first.columns["accuracy"], second.columns["accuracy"])
     assert [entry["epochs"] for entry in first.provenance] == [1, 1]
     assert 0.1 < first.columns["accuracy"].max() <= 1
-    to_torch(SPACE.network(ARCHS.rows[1], TASK), load_weights_file(weights_path(tmp_path, 1)))
+    to_torch(SPACE.network(ARCHS.rows[1], TASK), load_weights_file(weights_path(tmp_path, 1, ARCHS.rows[1])))
 
 
 def test_latency_is_measured_and_comparable_across_evaluators(tmp_path: Path) -> None:

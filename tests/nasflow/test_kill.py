@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from nasflow.search import Search
+from nasflow.flow import Search
 from searchspaces.arch import ArchBatch
 from searchspaces.nb201 import NB201
 from searchspaces.table import Column, Table

@@ -2,14 +2,17 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from nasflow.config import composed, instantiate, plain
 from nasflow.environment import environment
@@ -19,12 +22,12 @@ from nasflow.objectives import Objectives
 from nasflow.pareto import non_dominated
 from nasflow.progress import Progress
 from nasflow.strategies import Deduplicate, Filter, Strategy
-from nasflow.study.runner import Runner
+from nasflow.study.runner import Runner, select
 from nasflow.study.study import Record, Study
 from nasflow.study.workers import Liveness
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ConfigError, StudyError
-from searchspaces.files import write_text
+from searchspaces.errors import ConfigError, NasflowError, StudyError
+from searchspaces.files import locked, write_text
 from searchspaces.genes import Rows
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
@@ -32,7 +35,8 @@ from searchspaces.task import Task
 logger = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
-_MAY_CHANGE = ("budget", "storage", "max_failure_rate", "lease_s", "reference")
+_MAY_CHANGE = ("budget", "max_failure_rate", "lease_s", "reference")
+_FOLDER = "{folder}"  # stands for the run's folder in the stored configuration, which may move
 
 
 class InfeasibleError(StudyError):
@@ -46,10 +50,12 @@ class Search:
     Attributes:
         config: The composed configuration.
         folder: Log, report and models go here.
+        existing: Whether the study must be there already.
     """
 
     config: DictConfig
     folder: Path
+    existing: bool = False
 
     @cached_property
     def task(self) -> Task:
@@ -84,24 +90,59 @@ class Search:
         """The strategy, kept from repeating itself and, where cheap bounds exist, from proposing what they rule out."""
         strategy: Strategy = instantiate(self.config.strategy, space=self.space, objectives=self.objectives)
         bounded = {entry.metric for entry in self.objectives.bounded}
-        cheap = [e for e in self.evaluators if e.cost == "cheap" and bounded & set(e.provides)]
+        needed = select(self.evaluators, self.objectives.metrics)
+        cheap = [e for e in needed if e.cost == "cheap" and bounded & set(e.provides)]
         fresh = Deduplicate(strategy)
         return Filter(fresh, lambda rows: self._cheap_violation(rows, cheap)) if cheap else fresh
 
     def _cheap_violation(self, rows: Rows, cheap: Sequence[Evaluator]) -> Any:
         archs = ArchBatch(self.space, rows)
         columns: dict[str, Any] = {}
-        for evaluator in cheap:
-            columns |= evaluator.evaluate(archs, Context(seeds=[0] * len(archs))).columns
+        try:
+            for evaluator in cheap:
+                columns = evaluator.evaluate(archs, Context(seeds=[0] * len(archs))).columns | columns
+        except NasflowError:
+            if len(rows) == 1:  # what cannot be known does not rule out: the trial will say what is wrong
+                return np.zeros(1)
+            return np.concatenate([self._cheap_violation(row[None], cheap) for row in rows])
         return sum(self.objectives.violations(columns).values(), np.zeros(len(archs)))
 
     @cached_property
     def study(self) -> Study:
         """The study, opened in the configured storage."""
-        identity = {key: value for key, value in plain(self.config).items() if key not in _MAY_CHANGE}
-        name = str(plain(self.config.storage).get("study", "nasflow"))
-        storage = {key: value for key, value in plain(self.config.storage).items() if key != "study"}
-        return Study(instantiate(storage), self.space, self.objectives, self.config.seed, identity, name)
+        config = plain(self.config)
+        storage = dict(config.pop("storage"))
+        name = str(storage.pop("study", "nasflow"))
+        if self.existing and "path" in storage and not Path(storage["path"]).exists():
+            raise StudyError(
+                f"The log {storage['path']} of the search in {self.folder} is missing. Put it back; without it, "
+                "nothing is known of what was evaluated."
+            )
+        identity = {key: value for key, value in config.items() if key not in _MAY_CHANGE}
+        seed = whole("seed", self.config.seed, 0)
+        return Study(
+            instantiate(storage), self.space, self.objectives, seed, identity, name, create=not self.existing
+        )
+
+    def start(self) -> None:
+        """Open the study, new or to be continued, and store the configuration for workers and reports.
+
+        All parts are built first, so that a mistake in the configuration leaves no trace.
+
+        Raises:
+            NasflowError: If a part cannot be built, or the folder holds a search with another configuration.
+        """
+        whole("budget", self.config.budget, 1)
+        _ = self.strategy, self._runner_settings()
+        with suppress(StudyError):  # no search yet, or a damaged configuration, which is about to be replaced
+            former = plain(Search.load(self.folder).config.storage)
+            if former != plain(self.config.storage):
+                raise ConfigError(
+                    f"The search in {self.folder} keeps its log in another storage ({former}). Give the former storage "
+                    "to continue it, or start a new one in another folder (hydra.run.dir=FOLDER)."
+                )
+        _ = self.study
+        self.save_config()
 
     def run(self, progress: bool = True) -> list[Record]:
         """Evaluate until the budget is spent, alone or with other workers, and return all records.
@@ -109,18 +150,15 @@ class Search:
         Raises:
             NasflowError: If the run cannot begin or go on; what had finished is kept.
         """
-        budget = int(self.config.budget)
-        if budget < 1:
-            raise ConfigError(f"budget is the number of evaluations, at least 1, but is {budget}.")
+        budget = whole("budget", self.config.budget, 1)
         shown = Progress(self.objectives, budget) if progress else None
         runner = Runner(
             self.study,
             self.strategy,
             self.evaluators,
             self.folder,
-            max_failure_rate=self.config.max_failure_rate,
-            liveness=Liveness(self.config.lease_s),
             progress=shown,
+            **self._runner_settings(),
         )
         try:
             return runner.run(budget)
@@ -128,10 +166,23 @@ class Search:
             if shown:
                 shown.close()
 
+    def _runner_settings(self) -> dict[str, Any]:
+        rate, lease = self.config.max_failure_rate, self.config.lease_s
+        if not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
+            raise ConfigError(f"max_failure_rate is a share between 0 and 1, but is {rate!r}.")
+        if not isinstance(lease, (int, float)) or lease <= 0:
+            raise ConfigError(f"lease_s is a positive number of seconds, but is {lease!r}.")
+        return {"max_failure_rate": rate, "liveness": Liveness(lease)}
+
     def save_config(self) -> None:
         """Write the resolved configuration and the environment into the folder, for workers and reports."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain(self.config))))
+        config = plain(self.config)
+        here = str(self.folder.absolute())
+        config["storage"] = {
+            key: value.replace(here, _FOLDER) if isinstance(value, str) else value
+            for key, value in config["storage"].items()
+        }
+        write_text(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
         write_text(self.folder / "environment.json", json.dumps(environment(), indent=1))
 
     @classmethod
@@ -147,9 +198,19 @@ class Search:
                 f"{folder} is not the folder of a search: it holds no {CONFIG}. Give the folder that nasflow search "
                 "named."
             )
-        config = OmegaConf.load(path)
+        try:
+            config = OmegaConf.load(path)
+            storage = plain(config)["storage"].items()
+        except (yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
+            raise StudyError(
+                f"{path} is damaged ({' '.join(str(error).split())}). Give the command of nasflow search again, which "
+                "writes it anew."
+            ) from error
+        here = str(folder.absolute())
+        texts = {key: value.replace(_FOLDER, here) if isinstance(value, str) else value for key, value in storage}
+        OmegaConf.update(config, "storage", texts, merge=False)
         assert isinstance(config, DictConfig)
-        return cls(config, folder)
+        return cls(config, folder, existing=True)
 
     def front(self, records: Sequence[Record]) -> list[Record]:
         """Return the feasible non-dominated records."""
@@ -165,17 +226,25 @@ class Search:
         Raises:
             InfeasibleError: If no record meets the bounds; the report is written all the same.
         """
-        models = self.write(records)
+        models = self.write()
         if not models:
             raise InfeasibleError(self._why_empty(records))
         return models
 
-    def write(self, records: Sequence[Record]) -> list[Model]:
-        """Write models and report for what is there, and return the models of the front."""
+    def write(self) -> list[Model]:
+        """Write models and report for what the log holds, and return the models of the front.
+
+        One process at a time does so, from what the log then holds: an earlier state never replaces a later one.
+        """
         from nasflow.report import write_report
 
+        with locked(self.folder / ".write.lock"):
+            return self._write(write_report)
+
+    def _write(self, write_report: Callable[..., Path]) -> list[Model]:
+        records = self.study.records()
         front = self.front(records)
-        models = write_models(self.folder, front, self.space, self.task)
+        models = write_models(self.folder, records, front, self.space, self.task)
         _drop_weights(self.folder, records, front or self.nearest(records))
         write_report(
             self.folder,
@@ -229,9 +298,27 @@ def search(*overrides: str, folder: str | Path, progress: bool = False) -> tuple
     Raises:
         NasflowError: If the search cannot run, or no model meets the bounds.
     """
-    run = Search(composed("search", [*overrides, f"storage.path={Path(folder) / 'study.journal'}"]), Path(folder))
-    run.save_config()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    config = composed("search", overrides)
+    storage = OmegaConf.to_container(config.storage)
+    assert isinstance(storage, dict)
+    here = str(Path(folder).absolute())
+    texts = {k: v.replace("${hydra:runtime.output_dir}", here) if isinstance(v, str) else v for k, v in storage.items()}
+    OmegaConf.update(config, "storage", texts, merge=False)
+    run = Search(config, Path(folder))
+    run.start()
     return run, run.finish(run.run(progress))
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """Return a configured whole number.
+
+    Raises:
+        ConfigError: If it is not one, or less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} is a whole number, at least {least}, but is {value!r}.")
+    return value
 
 
 def _columns(records: Sequence[Record], objectives: Objectives) -> Mapping[str, Any]:
@@ -243,5 +330,7 @@ def _drop_weights(folder: Path, records: Sequence[Record], keep: Sequence[Record
 
     Slots that are not among the records may be under way elsewhere: their weights stay.
     """
-    for slot in {record.slot for record in records} - {record.slot for record in keep}:
-        weights_path(folder, slot).unlink(missing_ok=True)
+    kept = {record.slot for record in keep}
+    for record in records:
+        if record.slot not in kept:
+            weights_path(folder, record.slot, record.row).unlink(missing_ok=True)
