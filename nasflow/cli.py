@@ -95,8 +95,10 @@ def _run(job: str, overrides: list[str]) -> int:
         return int(leaving.code or 0)
     finally:
         sys.argv = former
+    for error in errors[:-1]:  # of a sweep, whose other jobs went on
+        print(textwrap.fill(f"nasflow: {_explain([job], error)[0]}", 100), file=sys.stderr)
     if errors:
-        raise errors[0]
+        raise errors[-1]
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -251,7 +252,7 @@ class Search:
             self.study,
             self.space,
             self.task,
-            config=plain(self.config),
+            config=_without_passwords(plain(self.config)),
             environment=json.loads((self.folder / "environment.json").read_text()),
             models={model.slot: model.path for model in models},
             title=f"{self.space.name} on {self.task.name}",
@@ -308,6 +309,13 @@ def search(*overrides: str, folder: str | Path, progress: bool = False) -> tuple
     run = Search(config, Path(folder))
     run.start()
     return run, run.finish(run.run(progress))
+
+
+def _without_passwords(config: Any) -> Any:
+    """Blot out the passwords of database URLs, which have no place in a page that is passed on."""
+    if isinstance(config, dict):
+        return {key: _without_passwords(value) for key, value in config.items()}
+    return re.sub(r"(://[^:/@\s]+):[^@/\s]+@", r"\1:…@", config) if isinstance(config, str) else config
 
 
 def whole(name: str, value: Any, least: int) -> int:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from nasflow.config import instantiate
 from nasflow.environment import environment
+from nasflow.flow import whole
 from nasflow.suites import Cell, Row, Suite, cells
 from searchspaces.errors import ConfigError, unknown
 from searchspaces.files import write_text
@@ -36,7 +37,7 @@ def run(config: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     tasks = _part("task", config.tasks, suite.tasks)
     methods = _part("method", config.methods, suite.methods)
-    seeds = int(config.seeds or suite.seeds)
+    seeds = suite.seeds if config.seeds is None else whole("seeds", config.seeds, 1)
     todo = list(cells(suite, tasks, methods, seeds))
     results = {}
     for i, cell in enumerate(todo, 1):

@@ -117,6 +117,7 @@ def test_unmet_bounds_end_the_run_with_the_nearest(tmp_path: Path) -> None:
         (["export", "space=nb201", "arch='|a~0|+|a~0|a~1|+|a~0|a~1|a~2|'"], "Unknown operation 'a'"),
         (["report"], "Give either run"),
         (["bench", "methods=[nothing]"], "Unknown method"),
+        (["bench", "seeds=0"], "seeds is a whole number, at least 1"),
     ],
 )
 def test_misuse_gets_one_paragraph(arguments: list[str], message: str, tmp_path: Path) -> None:
