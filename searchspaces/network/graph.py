@@ -135,6 +135,13 @@ def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+class _Shapes(dict[str, Shape]):
+    """Shapes of tensors by name, which asks for a tensor that exists."""
+
+    def __missing__(self, name: str) -> Shape:
+        raise NetworkError(unknown("tensor", name, self))
+
+
 class NetworkBuilder:
     """Writes a `Network` node by node; every method returns the name of the tensor it made.
 
@@ -145,7 +152,7 @@ class NetworkBuilder:
 
     def __init__(self, name: str, input_shape: Shape) -> None:
         self.name = name
-        self.shapes: dict[str, Shape] = {INPUT: tuple(input_shape)}
+        self.shapes: dict[str, Shape] = _Shapes({INPUT: tuple(input_shape)})
         self._nodes: list[Node] = []
         self._prefix = ""
 
@@ -190,6 +197,9 @@ class NetworkBuilder:
                 raise NetworkError(unknown(f"attribute of {op}", key, operator.attributes))
         if operator.image and len(inputs[0]) != 3:
             raise NetworkError(f"{op} takes images (channels, height, width), but got the shape {inputs[0]}.")
+        sizes = [*attributes.get("strides", ()), *attributes.get("kernel_shape", ())]
+        if min([*sizes, *(side for shape in weights.values() for side in shape)], default=1) < 1:
+            raise NetworkError(f"Strides, kernels and weights of {op} are at least 1, but got {attributes}, {weights}.")
         try:
             return operator.shape(inputs, attributes, weights)
         except KeyError as error:
@@ -255,6 +265,7 @@ class NetworkBuilder:
 
     def build(self, output: str) -> Network:
         """Return the network that computes tensor `output`; nodes it does not need are left out."""
+        _ = self.shapes[output]
         needed = {output}
         nodes = []
         for node in reversed(self._nodes):

@@ -397,3 +397,15 @@ def test_training_changes_all_parameters() -> None:
     weights = {key: after[key] for key in before}
     ours, theirs = _outputs(network, weights)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(ours).max())
+
+
+def test_builder_names_what_does_not_exist_or_has_no_size() -> None:
+    builder = NetworkBuilder("b", (3, 8, 8))
+    with pytest.raises(NetworkError, match="Unknown tensor 'inputt'. Did you mean 'input'"):
+        builder.conv("inputt", 8, 3)
+    with pytest.raises(NetworkError, match="Unknown tensor 'nothing'"):
+        builder.build("nothing")
+    with pytest.raises(NetworkError, match="at least 1"):
+        builder.conv("input", 8, 3, stride=0)
+    with pytest.raises(NetworkError, match="at least 1"):
+        builder.conv("input", 0, 3)
