@@ -5,7 +5,9 @@ MobileNetV2 at 224 pixels, where signed activations or unsigned weights are slow
 stay fp32: in integers, they make cells of NAS-Bench-201 up to five times slower.
 """
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +17,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto
+from onnxruntime import quantization
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from devices.session import REFUSALS, SessionConfig, reason
@@ -22,6 +25,7 @@ from searchspaces.errors import DeviceError
 
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
 """Operators that are computed in integers."""
+_QUANTIZER = Path(quantization.__file__).parent
 _FAILURES: tuple[type[Exception], ...] = (*REFUSALS, OSError)
 
 
@@ -59,21 +63,40 @@ def quantize(model: ModelProto, images: NDArray[Any]) -> ModelProto:
     with TemporaryDirectory(prefix="nasflow-") as folder:
         target = Path(folder) / "int8.onnx"
         try:
-            quantize_static(
-                _fold(model, Path(folder) / "folded.onnx"),
-                str(target),
-                _Images(source.name, iter(batches)),
-                quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTIZED),
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-            )
+            with _without_remarks():
+                quantize_static(
+                    _fold(model, Path(folder) / "folded.onnx"),
+                    str(target),
+                    _Images(source.name, iter(batches)),
+                    quant_format=QuantFormat.QDQ,
+                    op_types_to_quantize=list(QUANTIZED),
+                    activation_type=QuantType.QUInt8,
+                    weight_type=QuantType.QInt8,
+                    per_channel=True,
+                )
         except _FAILURES as error:
             raise DeviceError(
                 f"ONNX Runtime cannot quantize model {model.graph.name!r}: {reason(error)} Use precision fp32 for it."
             ) from error
         return onnx.load(target)
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep the quantizer from telling of each bias that it copies; its warnings pass.
+
+    It logs to the root logger, as any module of a user's may, so its records are known by the file they come from.
+    """
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or _QUANTIZER not in Path(record.pathname).parents
+
+    root = logging.getLogger()
+    root.addFilter(passes)
+    try:
+        yield
+    finally:
+        root.removeFilter(passes)
 
 
 def _fold(model: ModelProto, path: Path) -> ModelProto:

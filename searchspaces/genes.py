@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,8 @@ Mask = NDArray[np.bool_]
 Choice = str | int | float
 
 MAX_TRIES = 1000
+MAX_LISTED = 10_000_000
+_CHUNK = 65536
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,30 @@ class GeneSpace:
         compact = self.canonical(rows).astype(np.int32)
         return [row.tobytes() for row in compact]
 
+    def enumerate_classes(self) -> Rows:
+        """Return the canonical rows of all classes, in row order; shape `(classes, genes)`.
+
+        Looks at every row, so it is for small spaces; a larger one with few classes overrides it.
+
+        Raises:
+            ArchitectureError: If the space has more than ten million rows.
+        """
+        total = self._listable(prod(self.sizes.tolist()))
+        places = np.cumprod([1, *self.sizes[:0:-1]])[::-1]
+        found = np.zeros(total, dtype=np.bool_)
+        for start in range(0, total, _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, total))[:, None] // places % self.sizes
+            found[self.canonical(rows[self.is_valid(rows)]) @ places] = True
+        return np.asarray(np.flatnonzero(found)[:, None] // places % self.sizes)
+
+    def _listable(self, total: int) -> int:
+        if total > MAX_LISTED:
+            raise ArchitectureError(
+                f"The classes of space {self.name!r} are not listed: that would take {total:.3g} rows, and at most "
+                f"{MAX_LISTED:,} are listed. Draw rows with `sample`, or freeze a part of a joint space."
+            )
+        return total
+
     # -- moving about ----------------------------------------------------------------------------------------
 
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
@@ -137,28 +164,39 @@ class GeneSpace:
             "A space whose valid rows are this rare must override `sample`."
         )
 
-    def mutate(self, rows: Rows, rng: np.random.Generator, edits: int = 1) -> Rows:
-        """Change `edits` active genes of each row to another choice; the result is valid; shape `(n, genes)`.
+    def sample_classes(self, n: int, rng: np.random.Generator) -> Rows:
+        """Draw `n` canonical rows, uniformly over classes; shape `(n, genes)`.
 
-        Rows that no draw turns into a valid neighbour come back unchanged.
+        `sample` favours classes of many rows. This lists all classes first, so draw all rows in one call.
+
+        Raises:
+            ArchitectureError: If the space is too large for `enumerate_classes`.
+        """
+        classes = self.enumerate_classes()
+        return classes[rng.integers(len(classes), size=n)]
+
+    def mutate(self, rows: Rows, rng: np.random.Generator, edits: int = 1) -> Rows:
+        """Change `edits` different genes that are active in a row to another choice; shape `(n, genes)`.
+
+        The result is valid and differs in exactly `edits` genes, or in all that can change where a row has fewer. As
+        the changes are made at once, it may be of the row's own class where the space has symmetries. Rows that no
+        draw turns into a valid one come back unchanged.
         """
         result = rows.copy()
-        for _ in range(edits):
-            result = self._mutate_once(result, rng)
-        return result
-
-    def _mutate_once(self, rows: Rows, rng: np.random.Generator) -> Rows:
-        result = rows.copy()
         mutable = self.active(rows) & (self.sizes > 1)
-        todo = np.flatnonzero(mutable.any(axis=1))
+        todo = np.flatnonzero(mutable.any(axis=1)) if edits else np.zeros(0, dtype=np.int64)
         for _ in range(MAX_TRIES):
             if len(todo) == 0:
                 break
-            gene = np.where(mutable[todo], rng.random((len(todo), len(self.genes))), -1.0).argmax(axis=1)
-            old = rows[todo, gene]
-            new = (old + rng.integers(1, self.sizes[gene])) % self.sizes[gene]
+            order = np.argsort(np.where(mutable[todo], -rng.random((len(todo), len(self.genes))), 1.0), axis=1)
+            genes = order[:, :edits]
+            old = np.take_along_axis(rows[todo], genes, axis=1)
+            sizes = np.maximum(self.sizes[genes], 2)  # genes of one choice are not mutable, but are drawn for too
+            new = np.where(
+                np.take_along_axis(mutable[todo], genes, axis=1), (old + rng.integers(1, sizes)) % sizes, old
+            )
             candidate = rows[todo]
-            candidate[np.arange(len(todo)), gene] = new
+            np.put_along_axis(candidate, genes, new, axis=1)
             good = self.is_valid(candidate)
             result[todo[good]] = candidate[good]
             todo = todo[~good]
@@ -302,6 +340,20 @@ class JointSpace(GeneSpace):
         for name in self._frozen:
             mask[:, self._slices[name]] = False
         return mask
+
+    def enumerate_classes(self) -> Rows:
+        """Combine the parts' classes; a frozen part has one.
+
+        Raises:
+            ArchitectureError: If a part has too many rows to look at, or there are too many combinations.
+        """
+        lists = [
+            self._frozen[name] if name in self._frozen else space.enumerate_classes()
+            for name, space in self.parts.items()
+        ]
+        lengths = [len(rows) for rows in lists]
+        picks = np.unravel_index(np.arange(self._listable(prod(lengths))), lengths)
+        return np.concatenate([rows[pick] for rows, pick in zip(lists, picks, strict=True)], axis=1)
 
     def sample(self, n: int, rng: np.random.Generator) -> Rows:
         """Sample each part by its own rule; frozen parts repeat their row."""

@@ -20,7 +20,7 @@ from rich.table import Table
 from nasflow.config import instantiate
 from nasflow.environment import environment
 from nasflow.flow import whole
-from nasflow.suites import Cell, Row, Suite, cells
+from nasflow.suites import Cell, Comparison, Row, Suite, UnavailableError, cells
 from searchspaces.errors import ConfigError, unknown
 from searchspaces.files import write_text
 
@@ -30,7 +30,13 @@ _LOG_WIDTH = 120
 
 
 def run(config: DictConfig) -> None:
-    """Run a suite, or a part of it, and write `results.json` into Hydra's run folder."""
+    """Run a suite, or a part of it, and write `results.json` into Hydra's run folder.
+
+    A method that lacks an optional package is told and left out.
+
+    Raises:
+        ConfigError: If the suite, a task or a method is unknown, or no method can run here.
+    """
     suite = instantiate(config.suite)
     if not isinstance(suite, Suite):
         raise ConfigError(f"suite._target_ must build a Suite, but {config.suite._target_} does not.")
@@ -40,10 +46,23 @@ def run(config: DictConfig) -> None:
     seeds = suite.seeds if config.seeds is None else whole("seeds", config.seeds, 1)
     todo = list(cells(suite, tasks, methods, seeds))
     results = {}
+    missing: dict[str, str] = {}
     for i, cell in enumerate(todo, 1):
-        results[cell] = run_cell(suite, cell, folder / "cache")
+        if cell.method in missing:
+            continue
+        try:
+            results[cell] = run_cell(suite, cell, folder / "cache")
+        except UnavailableError as error:
+            missing[cell.method] = str(error)
+            logger.warning("Left out: %s", error)
+            continue
         logger.info("%d/%d %s %s seed %d", i, len(todo), cell.task, cell.method, cell.seed)
-    rows = summarise(results) + [row for row in suite.published if row.task in tasks]
+    if missing and not results:
+        raise ConfigError(" ".join(missing.values()))
+    rows = summarise(results)
+    if isinstance(suite, Comparison):
+        rows += suite.summary({cell: result["metrics"] for cell, result in results.items()})
+    rows += [row for row in suite.published if row.task in tasks]
     document = {"suite": suite.name, "environment": environment(), "rows": [asdict(row) for row in rows]}
     write_text(folder / "results.json", json.dumps(document, indent=1))
     show(suite.name, rows)
@@ -63,7 +82,8 @@ def run_cell(suite: Suite, cell: Cell, cache: Path) -> Mapping[str, Any]:
     A cell's file is named by a digest of all that decides its result, and written in one step; a damaged one is run
     again.
     """
-    identity = {"suite": suite.name, "version": suite.version, "settings": dict(suite.settings()), **asdict(cell)}
+    settings = dict(suite.settings()) | (dict(suite.cell_settings(cell)) if isinstance(suite, Comparison) else {})
+    identity = {"suite": suite.name, "version": suite.version, "settings": settings, **asdict(cell)}
     path = cache / f"{sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:24]}.json"
     if path.exists():
         try:

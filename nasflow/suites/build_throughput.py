@@ -14,7 +14,9 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from nasflow.suites.base import Cell, Row
+from devices import exclusive
+from nasflow.flow import whole
+from nasflow.suites.base import Cell, Row, UnavailableError
 from searchspaces.errors import ConfigError
 from searchspaces.network import init_weights, to_onnx, to_torch
 from searchspaces.space import SearchSpace
@@ -28,7 +30,8 @@ class BuildThroughput:
 
     `network` lowers the project's own description, `torchscript` is `torch.onnx.export(dynamo=False)`, `dynamo` is
     `torch.onnx.export(dynamo=True)`. The exporters are given a finished module, whose building is not timed; the
-    project's own way is timed from the row on, with the drawing of random weights.
+    project's own way is timed from the row on, with the drawing of random weights. While a cell is timed it holds the
+    machine-wide lock alone.
 
     Args:
         spaces: Search spaces by the names of their tasks in the table.
@@ -36,11 +39,14 @@ class BuildThroughput:
         archs: Random architectures per cell for the project's own way.
         exported: Random architectures per cell for torch's exporters, which take seconds.
         seeds: Seeds per cell.
+
+    Raises:
+        ConfigError: If a number is below 1, or a space has no task.
     """
 
     name = "build_throughput"
     samples: Sequence[int] = (0,)
-    version = 1
+    version = 2
     published: Sequence[Row] = ()
 
     def __init__(
@@ -51,11 +57,14 @@ class BuildThroughput:
         exported: int = 3,
         seeds: int = 3,
     ) -> None:
+        lacking = sorted(set(spaces) - set(task))
+        if lacking:
+            raise ConfigError(f"Each of suite.spaces needs an entry in suite.task, but {lacking} have none.")
         self.spaces = spaces
         self.task = task
-        self.archs = archs
-        self.exported = exported
-        self.seeds = seeds
+        self.archs = whole("suite.archs", archs, 1)
+        self.exported = whole("suite.exported", exported, 1)
+        self.seeds = whole("suite.seeds", seeds, 1)
         self.tasks = tuple(spaces)
         self.methods = (NETWORK, TORCHSCRIPT, DYNAMO)
 
@@ -65,12 +74,23 @@ class BuildThroughput:
         return {"spaces": spaces, "archs": self.archs, "exported": self.exported, "torch": torch.__version__}
 
     def run(self, cell: Cell) -> Mapping[str, float]:
-        """Return medians over architectures: `build_ms` (row to serialised model), `session_ms` and `total_ms`."""
+        """Return medians over architectures: `build_ms` (row to serialised model), `session_ms` and `total_ms`.
+
+        Raises:
+            UnavailableError: If the method lacks a package.
+            DeviceError: If others keep the machine busy for too long.
+        """
+        if cell.method == DYNAMO and importlib.util.find_spec("onnxscript") is None:
+            raise UnavailableError(
+                f"Method {DYNAMO!r} of suite {self.name!r} needs onnxscript, which the extra `dev` brings: "
+                f"pip install 'nasflow[dev]'. To go without it, give 'methods=[{NETWORK},{TORCHSCRIPT}]'."
+            )
         space, task = self.spaces[cell.task], self.task[cell.task]
         count = self.archs if cell.method == NETWORK else self.exported
         rows = space.sample(count + 1, np.random.default_rng(cell.seed))
         build = {NETWORK: _network, TORCHSCRIPT: _torchscript, DYNAMO: _dynamo}[cell.method]
-        times = np.array([_timed(build, space, row, task) for row in rows])[1:]  # the first run warms up
+        with exclusive():
+            times = np.array([_timed(build, space, row, task) for row in rows])[1:]  # the first run warms up
         build_ms, session_ms = np.median(times, axis=0) * 1e3
         total_ms = float(np.median(times.sum(axis=1)) * 1e3)
         return {"build_ms": float(build_ms), "session_ms": float(session_ms), "total_ms": total_ms}
@@ -114,8 +134,6 @@ def _torchscript(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
 
 
 def _dynamo(space: SearchSpace, row: NDArray[np.int64], task: Task) -> Any:
-    if importlib.util.find_spec("onnxscript") is None:
-        raise ConfigError(f"Method {DYNAMO!r} needs onnxscript: pip install onnxscript, or leave the method out.")
     return _exporter(space, row, task, dynamo=True)
 
 

@@ -40,11 +40,14 @@ class MobileNet(SearchSpace):
     blocks beyond the depth do nothing and are 0 in the canonical row.
 
     The resolution is relative: choice r builds for images of `round(side * r / 224)` pixels, which the network's
-    `input_shape` tells; whoever feeds it resizes. The paper's choices are 4 pixels apart at a side of 224, so on
-    small images neighbouring choices can build for one size; they stay different classes.
+    `input_shape` tells; whoever feeds it resizes. The paper's choices are 4 pixels apart at a side of 224. As classes
+    do not know the images that networks are built for, a scale has a `resolution_step`: choices stand for the
+    nearest resolution that is a multiple of it below 224, and those that stand for the same are of one class.
+    `small` has the step 28, which is one pixel of 8, so that its resolutions 140, 168, 196 and 224 are of different
+    sizes on images from 8 pixels on. Where a step is less than a pixel, different classes can build for one size.
 
-    Scales hold `widths` and `strides` of the stem, the first block and the five stages, the channels of the two
-    layers of the `head`, and the factor `width_mult` on all widths (1.0 and 1.2 are published). All channels are
+    Scales further hold `widths` and `strides` of the stem, the first block and the five stages, the channels of the
+    two layers of the `head`, and the factor `width_mult` on all widths (1.0 and 1.2 are published). All channels are
     rounded to multiples of 8.
     """
 
@@ -56,12 +59,14 @@ class MobileNet(SearchSpace):
             "widths": (16, 16, 24, 40, 80, 112, 160),
             "strides": (2, 1, 2, 2, 2, 1, 2),
             "head": (960, 1280),
+            "resolution_step": 4,
         },
         "small": {
             "width_mult": 1.0,
             "widths": (8, 8, 8, 16, 16, 24, 32),
             "strides": (1, 1, 1, 2, 1, 1, 2),
             "head": (96, 128),
+            "resolution_step": 28,
         },
     }
 
@@ -72,9 +77,19 @@ class MobileNet(SearchSpace):
         blocks = (Op(f"k{kernel}e{expansion}", "inverted_residual", kernel, expansion) for kernel, expansion in pairs)
         return (Op("input", "input"), Op("output", "output"), *blocks)
 
+    @cached_property
+    def _resolutions(self) -> NDArray[np.int64]:
+        """The choice of resolution that each choice stands for."""
+        step, choices = self.scale["resolution_step"], np.array(RESOLUTIONS)
+        nearest = choices[-1] - step * np.rint((choices[-1] - choices) / step)
+        away = np.abs(choices - nearest)
+        return np.array([np.where(nearest == value, away, np.inf).argmin() for value in nearest])
+
     def canonical(self, rows: Rows) -> Rows:
-        """Set inactive genes to 0."""
-        return np.where(self.active(rows), rows, 0)
+        """Set inactive genes to 0 and the resolution to the one that it stands for."""
+        result = np.where(self.active(rows), rows, 0)
+        result[:, 0] = self._resolutions[rows[:, 0]]
+        return result
 
     def active(self, rows: Rows) -> Mask:
         """All genes are active but those of blocks beyond their stage's depth."""
@@ -83,6 +98,7 @@ class MobileNet(SearchSpace):
 
     def network(self, row: NDArray[np.int64], task: Task) -> Network:
         """Stem, first block, five stages, head and classifier, for images of the row's resolution."""
+        row = self.canonical(row[None])[0]
         resolution, stages = decode(row)
         channels, *sides = task.input_shape
         shape = (channels, *(round(side * resolution / RESOLUTIONS[-1]) for side in sides))
@@ -123,7 +139,7 @@ class MobileNet(SearchSpace):
 
     def format(self, rows: Rows) -> list[str]:
         """Write resolution and used blocks of each row; rows of one class have one text."""
-        return [write(row) for row in rows]
+        return [write(row) for row in self.canonical(rows)]
 
     def parse(self, texts: Sequence[str]) -> Rows:
         """Read what `format` writes, as canonical rows.
@@ -131,4 +147,4 @@ class MobileNet(SearchSpace):
         Raises:
             ArchitectureError: If a text has not five stages of two to four blocks or names an unknown choice.
         """
-        return self.check([read(text, self.genes) for text in texts])
+        return self.canonical(self.check([read(text, self.genes) for text in texts]))

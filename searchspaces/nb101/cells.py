@@ -82,6 +82,11 @@ def edge_count(rows: Rows) -> NDArray[np.int64]:
     return np.asarray(rows[:, :_BITS].sum(axis=1))
 
 
+def pack(rows: Rows) -> NDArray[np.int64]:
+    """Return each row as one number, `(n,)`, which sorts as the rows do."""
+    return np.asarray((rows << _SHIFTS).sum(axis=1))
+
+
 def unpack(numbers: NDArray[np.int64]) -> Rows:
     """Return the rows `(n, 26)` that are packed in `numbers`."""
     return np.asarray(numbers[:, None] >> _SHIFTS & _MASKS)

@@ -2,6 +2,7 @@
 
 from searchspaces.network.graph import INPUT, LayerCost, Network, NetworkBuilder, Node
 from searchspaces.network.operators import OPERATORS
+from searchspaces.network.replicate import merge_weights, replicate, split_weights
 from searchspaces.network.to_onnx import OUTPUT, to_onnx
 from searchspaces.network.to_torch import NetworkModule, extract_weights, load_weights, to_torch
 from searchspaces.network.weights import Arrays, init_weights
@@ -19,6 +20,9 @@ __all__ = [
     "extract_weights",
     "init_weights",
     "load_weights",
+    "merge_weights",
+    "replicate",
+    "split_weights",
     "to_onnx",
     "to_torch",
 ]

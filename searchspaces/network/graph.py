@@ -1,6 +1,6 @@
 """`Network`: the one description of a model, from which torch, ONNX, costs and text are derived."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 from searchspaces.errors import NetworkError, unknown
+from searchspaces.network.attributes import wholes
 from searchspaces.network.operators import OPERATORS, Operator, Shape
 
 INPUT = "input"
@@ -148,11 +149,20 @@ class NetworkBuilder:
     Args:
         name: The network's name.
         input_shape: Channels, height and width of the input.
+
+    Raises:
+        NetworkError: If the input is no image.
     """
 
     def __init__(self, name: str, input_shape: Shape) -> None:
         self.name = name
-        self.shapes: dict[str, Shape] = _Shapes({INPUT: tuple(input_shape)})
+        try:
+            shape = wholes(input_shape, least=1, count=3)
+        except (TypeError, ValueError) as error:
+            raise NetworkError(
+                f"Network {name!r} takes images of (channels, height, width), each at least 1, but got {input_shape!r}."
+            ) from error
+        self.shapes: dict[str, Shape] = _Shapes({INPUT: shape})
         self._nodes: list[Node] = []
         self._prefix = ""
 
@@ -170,8 +180,8 @@ class NetworkBuilder:
         """Append operator `op` (see `OPERATORS`) and return the name of its output.
 
         Raises:
-            NetworkError: If the operator or an attribute is unknown, an input does not exist, or the shapes do not
-                fit.
+            NetworkError: If the operator, an attribute or a weight is unknown, an attribute's value is not what it
+                may be, an input does not exist, or the shapes do not fit.
         """
         operator = OPERATORS.get(op)
         if operator is None:
@@ -181,25 +191,21 @@ class NetworkBuilder:
             raise NetworkError(f"{op} in network {self.name!r} takes {missing}, which no earlier node gives.")
         if not operator.arity[0] <= len(inputs) <= operator.arity[1]:
             raise NetworkError(f"{op} takes {operator.arity[0]} to {operator.arity[1]} inputs, not {len(inputs)}.")
-        shape = self._shape(op, operator, [self.shapes[name] for name in inputs], attributes, weights or {})
+        attributes = _read_attributes(op, operator, attributes)
+        arrays = _read_weights(op, operator, weights or {})
+        shape = self._shape(op, operator, [self.shapes[name] for name in inputs], attributes, arrays)
         name = f"{self._prefix}{op.lower()}"
         if name in self.shapes:
             name = f"{name}{len(self._nodes)}"
         self.shapes[name] = shape
-        self._nodes.append(Node(name, op, inputs, shape, attributes, weights or {}))
+        self._nodes.append(Node(name, op, inputs, shape, attributes, arrays))
         return name
 
     def _shape(
         self, op: str, operator: Operator, inputs: list[Shape], attributes: dict[str, Any], weights: Mapping[str, Shape]
     ) -> Shape:
-        for key in attributes:
-            if key not in operator.attributes:
-                raise NetworkError(unknown(f"attribute of {op}", key, operator.attributes))
         if operator.image and len(inputs[0]) != 3:
             raise NetworkError(f"{op} takes images (channels, height, width), but got the shape {inputs[0]}.")
-        sizes = [*attributes.get("strides", ()), *attributes.get("kernel_shape", ())]
-        if min([*sizes, *(side for shape in weights.values() for side in shape)], default=1) < 1:
-            raise NetworkError(f"Strides, kernels and weights of {op} are at least 1, but got {attributes}, {weights}.")
         try:
             return operator.shape(inputs, attributes, weights)
         except KeyError as error:
@@ -209,7 +215,8 @@ class NetworkBuilder:
         self, x: str, channels: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False
     ) -> str:
         """Square convolution with padding `kernel // 2`."""
-        weights: dict[str, Shape] = {"weight": (channels, self.shapes[x][0] // groups, kernel, kernel)}
+        per_group = self.shapes[x][0] // max(groups, 1)  # what is less than 1 is refused by `add`
+        weights: dict[str, Shape] = {"weight": (channels, per_group, kernel, kernel)}
         if bias:
             weights["bias"] = (channels,)
         return self.add(
@@ -279,3 +286,35 @@ def window(kernel: int, stride: int = 1, padding: int | None = None) -> dict[str
     """Return the attributes of a square sliding window; padding `kernel // 2` unless given."""
     padding = kernel // 2 if padding is None else padding
     return {"kernel_shape": (kernel, kernel), "strides": (stride, stride), "pads": (padding,) * 4}
+
+
+def _read_attributes(op: str, operator: Operator, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes in the types that ONNX has for them."""
+    attributes = {}
+    for name, value in given.items():
+        _check_name("attribute", op, name, operator.attributes)
+        kind = operator.attributes[name]
+        try:
+            attributes[name] = kind.read(value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise NetworkError(f"Attribute {name!r} of {op} is {kind.meaning}, but got {value!r}.") from error
+    return attributes
+
+
+def _read_weights(op: str, operator: Operator, given: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Return the weights' shapes as tuples of plain ints."""
+    shapes = {}
+    for name, shape in given.items():
+        _check_name("weight", op, name, operator.weights)
+        try:
+            shapes[name] = wholes(shape, least=1)
+        except (TypeError, ValueError) as error:
+            raise NetworkError(
+                f"The shape of {name!r} of {op} is whole numbers, at least 1, but got {shape!r}."
+            ) from error
+    return shapes
+
+
+def _check_name(kind: str, op: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise NetworkError(unknown(f"{kind} of {op}", name, known) if known else f"{op} has no {kind} {name!r}.")

@@ -13,15 +13,12 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
 from searchspaces.errors import NetworkError
 from searchspaces.network.graph import INPUT, Network, Node
+from searchspaces.network.operators import OPERATORS
 from searchspaces.network.weights import Arrays, init_weights
 
 OPSET = 20
 IR_VERSION = 10
 OUTPUT = "output"
-_WEIGHT_ORDER = {
-    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
-    "LayerNormalization": ("weight", "bias"),
-}
 
 
 def to_onnx(network: Network, weights: Arrays | None = None, batch: int = 1, seed: int = 0) -> ModelProto:
@@ -80,8 +77,7 @@ def _add_node(graph: onnx.GraphProto, network: Network, node: Node, batch: int) 
     proto.name = node.name
     proto.op_type = node.op
     proto.input.extend(node.inputs)
-    order = _WEIGHT_ORDER.get(node.op, ("weight", "bias"))
-    proto.input.extend(f"{node.name}.{key}" for key in order if key in node.weights)
+    proto.input.extend(f"{node.name}.{key}" for key in OPERATORS[node.op].weights if key in node.weights)
     proto.input.extend(
         _add_initializer(graph, f"{node.name}.{key}", np.asarray(value)) for key, value in constants.items()
     )

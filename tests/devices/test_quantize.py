@@ -1,11 +1,15 @@
 import logging
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnxruntime.quantization import qdq_quantizer
 
 from devices import quantize
+from devices.quantize import _without_remarks
 from searchspaces.errors import DeviceError
 from searchspaces.network import INPUT, NetworkBuilder, init_weights, to_onnx
 
@@ -59,6 +63,32 @@ def test_a_batch_normalisation_that_cannot_be_folded_stays(caplog, images):
         model = quantize(to_onnx(builder.build(x)), images)
     assert [node.op_type for node in model.graph.node].count("BatchNormalization") == 1
     assert not caplog.records
+
+
+def _shared_bias():
+    """Two convolutions whose normalisations fold to one bias, of which the quantizer makes a copy."""
+    builder = NetworkBuilder("shared", (3, 16, 16))
+    x = builder.act(builder.conv_bn(INPUT, 8, 3, act=None), "Relu")
+    y = builder.act(builder.conv_bn(x, 8, 3, act=None), "Relu")
+    return to_onnx(builder.build(builder.sum([x, y])))
+
+
+def test_the_quantizer_makes_no_remark_on_copies_of_a_bias(caplog, images):
+    with caplog.at_level(logging.DEBUG):
+        graph = quantize(_shared_bias(), images).graph
+    copies = [tensor.name for tensor in graph.initializer if re.search(r"\.bias\d+_quantized$", tensor.name)]
+    assert copies
+    assert not caplog.records
+
+
+def test_nothing_but_remarks_of_the_quantizer_is_kept_off_the_log(caplog):
+    root = logging.getLogger()
+    with caplog.at_level(logging.DEBUG), _without_remarks():
+        for level, file in ((20, __file__), (20, qdq_quantizer.__file__), (30, qdq_quantizer.__file__)):
+            root.handle(logging.LogRecord("root", level, file, 1, f"{level} {Path(file).stem}", (), None))
+        logging.getLogger("other").info("other")
+    assert caplog.messages == ["20 test_quantize", "30 qdq_quantizer", "other"]
+    assert not root.filters
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 16, 16), (9, 1, 16, 16), (9, 3, 8, 8)])

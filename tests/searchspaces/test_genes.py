@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from searchspaces import genes
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ArchitectureError, ConfigError, NasflowError
 from searchspaces.genes import Gene, GeneSpace, JointSpace, Mask, Rows, choice_index
@@ -158,13 +159,35 @@ def test_mutate_reaches_exactly_the_neighbors() -> None:
         assert reached == {tuple(neighbor) for neighbor in space.neighbors(row)}
 
 
-def test_mutate_with_several_edits() -> None:
+@pytest.mark.parametrize("edits", [2, 3])
+def test_mutate_changes_as_many_different_genes_as_it_is_told(edits: int) -> None:
     space = Toy()
-    rows = space.sample(200, _rng())
-    mutants = space.mutate(rows, _rng(), edits=3)
+    rows = np.repeat(_all(space), 20, axis=0)
+    mutants = space.mutate(rows, _rng(), edits=edits)
+    changed = mutants != rows
     assert space.is_valid(mutants).all()
-    assert 1 < (mutants != rows).sum(axis=1).max() <= 3
+    assert (changed.sum(axis=1) == edits).all()
+    assert space.active(rows)[changed].all()
+
+
+def test_mutate_reaches_all_that_differs_in_two_genes() -> None:
+    space, everything = Toy(), _all(Toy())
+    for row in everything[::7]:
+        differ = everything != row
+        wanted = everything[(differ.sum(axis=1) == 2) & (differ <= space.active(row[None])).all(axis=1)]
+        reached = {tuple(mutant) for mutant in space.mutate(np.repeat(row[None], 2000, axis=0), _rng(), edits=2)}
+        assert reached == {tuple(other) for other in wanted}
+
+
+def test_mutate_changes_all_genes_where_it_is_told_more() -> None:
+    space, rows = Coin(), Coin().sample(50, _rng())
+    assert (space.mutate(rows, _rng(), edits=5) != rows).all()
     np.testing.assert_array_equal(space.mutate(rows, _rng(), edits=0), rows)
+
+
+def test_mutate_may_pass_what_is_not_valid() -> None:
+    rows = np.array([[0, 0], [1, 1]])
+    np.testing.assert_array_equal(Pair().mutate(rows, _rng(), edits=2), 1 - rows)
 
 
 def test_mutate_keeps_rows_without_valid_neighbor() -> None:
@@ -229,6 +252,68 @@ def test_inactive_genes_leave_the_class() -> None:
             changed = row.copy()
             changed[gene] = (row[gene] + 1) % space.sizes[gene]
             assert space.keys(changed[None]) == space.keys(row[None])
+
+
+class Odd(GeneSpace):
+    """A thousand rows in 25 classes, more than one chunk of 64."""
+
+    name = "odd"
+    genes = tuple(Gene(f"g{i}", tuple(range(10))) for i in range(3))
+
+    def is_valid(self, rows: Rows) -> Mask:
+        return np.asarray(rows[:, 0] % 2 == 1)
+
+    def canonical(self, rows: Rows) -> Rows:
+        return np.stack([rows[:, 0], 0 * rows[:, 1], rows[:, 2] // 2], axis=1)
+
+
+def test_enumerate_classes_gives_each_canonical_row_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(genes, "_CHUNK", 64)
+    for space in (Toy(), Coin(), Pair(), Nothing(), Odd()):
+        classes = space.enumerate_classes()
+        expected = sorted({tuple(row) for row in space.canonical(_all(space)).tolist()})
+        assert classes.tolist() == [list(row) for row in expected]
+        assert classes.shape == (len(expected), len(space.genes)) and classes.dtype == np.int64
+    assert len(Odd().enumerate_classes()) == 25
+
+
+def test_enumerate_classes_refuses_large_spaces() -> None:
+    class Large(GeneSpace):
+        name = "large"
+        genes = tuple(Gene(f"g{i}", tuple(range(10))) for i in range(30))
+
+    with pytest.raises(ArchitectureError, match=r"'large' are not listed.* 1e\+30 rows, and at most 10,000,000"):
+        Large().enumerate_classes()
+    with pytest.raises(ArchitectureError, match="not listed"):
+        Large().sample_classes(3, _rng())
+    joint = JointSpace(architecture=Large(), accelerator=Coin())
+    with pytest.raises(ArchitectureError, match="not listed"):
+        joint.enumerate_classes()
+    assert joint.freeze("architecture", [3] * 30).enumerate_classes().shape == (6, 32)
+
+
+def test_classes_of_a_joint_space_are_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = [1, 2]
+    space = JointSpace(architecture=Toy(), accelerator=Coin())
+    expected = sorted({tuple(row) for row in space.canonical(_all(space)).tolist()})
+    assert space.enumerate_classes().tolist() == [list(row) for row in expected]
+    rest = space.freeze("accelerator", frozen).enumerate_classes()
+    assert rest.tolist() == [list(row) for row in expected if list(row[6:]) == frozen]
+    monkeypatch.setattr(genes, "MAX_LISTED", len(expected) - 1)
+    with pytest.raises(ArchitectureError, match=f"take {len(expected)} rows"):
+        space.enumerate_classes()
+
+
+def test_sample_classes_is_uniform_over_classes() -> None:
+    space = Toy()
+    classes = space.enumerate_classes()
+    rows = space.sample_classes(200 * len(classes), _rng())
+    found, counts = np.unique(rows, axis=0, return_counts=True)
+    np.testing.assert_array_equal(found, classes)
+    assert chisquare(counts).pvalue > 1e-3
+    _, by_row = np.unique(space.canonical(space.sample(len(rows), _rng())), axis=0, return_counts=True)
+    assert chisquare(by_row).pvalue < 1e-6
+    np.testing.assert_array_equal(rows, space.sample_classes(len(rows), _rng()))
 
 
 # -- text and identity ------------------------------------------------------------------------------------------

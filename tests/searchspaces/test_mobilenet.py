@@ -115,21 +115,46 @@ def test_blocks_have_their_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "expected"),
+    ("scale", "task", "expected"),
     [
-        (DIGITS, [5, 5, 5, 6, 6, 7, 8]),
-        (CIFAR, [18, 19, 22, 23, 25, 27, 32]),
-        (IMAGENET, [128, 132, 152, 164, 176, 192, 224]),
+        ("small", DIGITS, [5, 5, 5, 6, 6, 7, 8]),
+        ("small", CIFAR, [20, 20, 20, 24, 24, 28, 32]),
+        ("full", CIFAR, [18, 19, 22, 23, 25, 27, 32]),
+        ("full", IMAGENET, [128, 132, 152, 164, 176, 192, 224]),
     ],
 )
-def test_resolution_is_relative_to_the_task(task: Task, expected: list[int]) -> None:
-    space = MobileNet("small")
+def test_resolution_is_relative_to_the_task(scale: str, task: Task, expected: list[int]) -> None:
+    space = MobileNet(scale)
     row = np.zeros(len(space.genes), dtype=np.int64)
     sides = []
     for resolution in (128, 132, 152, 164, 176, 192, 224):
         row[0] = space.genes[0].choices.index(resolution)
         sides.append(space.network(row, task).input_shape[1:])
     assert sides == [(side, side) for side in expected]
+
+
+@pytest.mark.parametrize("side", range(8, 33))
+def test_small_resolutions_of_one_size_are_of_one_class(space: MobileNet, side: int) -> None:
+    """The sizes of images that classes build for differ from 8 pixels on, and within a class they are equal."""
+    task = Task("images", (1, side, side), 10)
+    rows = np.zeros((space.sizes[0], len(space.genes)), dtype=np.int64)
+    rows[:, 0] = np.arange(len(rows))
+    keys, built = space.keys(rows), [space.network(row, task) for row in rows]
+    assert len(set(keys)) == len({network.text() for network in built}) == 4
+    assert len({(key, network.name, network.text()) for key, network in zip(keys, built, strict=True)}) == 4
+
+
+@pytest.mark.parametrize(("step", "classes"), [(1, 25), (4, 25), (7, 15), (14, 8), (28, 4), (60, 3), (1000, 1)])
+def test_resolution_step_decides_the_classes(step: int, classes: int) -> None:
+    space = MobileNet(resolution_step=step)
+    rows = np.zeros((space.sizes[0], len(space.genes)), dtype=np.int64)
+    rows[:, 0] = np.arange(len(rows))
+    canonical = space.canonical(rows)
+    np.testing.assert_array_equal(space.canonical(canonical), canonical)
+    assert len(np.unique(canonical[:, 0])) == classes
+    assert canonical[-1, 0] == space.sizes[0] - 1
+    resolutions = np.array(space.genes[0].choices, dtype=int)
+    assert np.abs(resolutions[canonical[:, 0]] - resolutions).max() <= step
 
 
 def test_every_resolution_builds_for_eight_pixels(space: MobileNet, rows: Rows) -> None:
@@ -153,7 +178,9 @@ def test_canonical_clears_what_is_not_built(space: MobileNet, rows: Rows) -> Non
     np.testing.assert_array_equal(space.canonical(canonical), canonical)
     np.testing.assert_array_equal(space.active(canonical), active)
     assert not canonical[~active].any()
+    active[:, 0] = False  # resolutions that stand for one another are merged
     np.testing.assert_array_equal(canonical[active], rows[active])
+    assert {space.genes[0].choices[i] for i in canonical[:, 0]} == {140, 168, 196, 224}
     depths = 2 + rows[:, 1:6]
     np.testing.assert_array_equal(active[:, 6:].reshape(-1, 5, 4, 2).sum(axis=(2, 3)), 2 * depths)
     for row, representative in zip(rows[:10], canonical[:10], strict=True):
@@ -179,8 +206,9 @@ def test_empty_batches_pass(space: MobileNet, rows: Rows) -> None:
 def test_text_is_of_the_class(space: MobileNet, rows: Rows) -> None:
     np.testing.assert_array_equal(space.parse(space.format(rows)), space.canonical(rows))
     assert space.format(space.canonical(rows)) == space.format(rows)
-    assert space.format(space.parse([TEXT])) == [TEXT]
-    assert space.format(space.parse([TEXT.replace("|", " | ")])) == [TEXT]
+    assert space.format(space.parse([TEXT])) == [TEXT.replace("r152", "r140")]
+    full = MobileNet()
+    assert full.format(full.parse([TEXT])) == full.format(full.parse([TEXT.replace("|", " | ")])) == [TEXT]
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,9 @@ def _outputs(network: Network, weights: dict[str, np.ndarray], batch: int = 3) -
         ours = to_torch(network, weights).eval()(torch.from_numpy(images)).numpy()
     model = to_onnx(network, weights, batch=batch)
     onnx.checker.check_model(model, full_check=True)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return ours, session.run(None, {"input": images})[0]
 
 
@@ -278,7 +280,42 @@ def test_zero_and_single_sum() -> None:
         (lambda b: b.add("Relu", INPUT, INPUT), "Relu takes 1 to 1 inputs, not 2"),
         (lambda b: b.add("MaxPool", INPUT, kernel=3), "Unknown attribute of MaxPool 'kernel'"),
         (lambda b: b.add("MaxPool", INPUT), "lacks its attribute or weight 'kernel_shape'"),
-        (lambda b: b.add("Relu", INPUT, alpha=0.1), "Unknown attribute of Relu 'alpha'"),
+        (lambda b: b.add("Relu", INPUT, alpha=0.1), "Relu has no attribute 'alpha'"),
+        (lambda b: b.add("Relu", INPUT, weights={"weight": (6,)}), "Relu has no weight 'weight'"),
+        (lambda b: b.add("Add", INPUT, weights={"biass": (6, 1, 1)}), "weight of Add 'biass'. Did you mean 'bias'"),
+        (lambda b: b.add("Mul", INPUT, weights={"running_var": IMAGE}), "Unknown weight of Mul 'running_var'"),
+        (lambda b: b.add("MatMul", INPUT, weights={"weight": (8, 5), "bias": (5,)}), "Unknown weight of MatMul 'bias'"),
+        (lambda b: b.add("MatMul", INPUT, INPUT, weights={"weight": (8, 5)}), "two tensors, or one"),
+        (lambda b: b.add("Conv", INPUT, weights={"weight": (4, 6)}, kernel_shape=(1, 1)), "at most a bias (out,)"),
+        (
+            lambda b: b.add("Conv", INPUT, weights={"weight": (4, 6, 1, 1), "bias": (6,)}, kernel_shape=(1, 1)),
+            "at most a bias (out,)",
+        ),
+        (lambda b: b.add("Gemm", _vector(b), weights={"weight": (5, 6), "bias": (6,)}), "Gemm with weights"),
+        (lambda b: b.add("Gemm", _vector(b), weights={"weight": (5.0, 6)}), "'weight' of Gemm is whole numbers"),
+        (lambda b: b.add("Conv", INPUT, weights={"bias": (4,)}, kernel_shape=(1, 1)), "lacks its attribute or weight"),
+        (lambda b: _conv(b, 2, (3, 3), False, pads=(0, 0, 1, 1)), "pad evenly, but got (0, 0, 1, 1)"),
+        (lambda b: _conv(b, 2, (3, 3), False, pads=(0, 1, 0, 2)), "pad evenly"),
+        (lambda b: _conv(b, 2, (3, 3), False, pads=(1, 1)), "four whole numbers"),
+        (lambda b: _conv(b, 2, (1, 1), False, pads=(-1, -1, -1, -1)), "at least 0"),
+        (lambda b: b.add("AveragePool", INPUT, kernel_shape=(3, 3), pads=(1, 1, 0, 0)), "pad evenly"),
+        (lambda b: b.add("MaxPool", INPUT, kernel_shape=3), "two whole numbers, at least 1, but got 3"),
+        (lambda b: b.add("MaxPool", INPUT, **window(3, 1.5)), "two whole numbers"),
+        (lambda b: b.add("MaxPool", INPUT, **window(2), dilations=(10, 1)), "cannot step over"),
+        (lambda b: b.add("AveragePool", INPUT, **window(3), count_include_pad=2), "0 or 1"),
+        (lambda b: b.conv(INPUT, 4, 3, groups=0), "'group' of Conv is a whole number, at least 1, but got 0"),
+        (lambda b: b.add("BatchNormalization", INPUT, weights=_bn("bn", 6), epsilon=-1e-3), "at least 0"),
+        (lambda b: b.add("Add", INPUT, value=True), "a finite number in float32, but got True"),
+        (lambda b: b.add("Add", INPUT, value="1"), "a finite number in float32"),
+        (lambda b: b.add("Mul", INPUT, value=1e39), "a finite number in float32"),
+        (lambda b: b.add("Mul", INPUT, value=10**400), "a finite number in float32"),
+        (lambda b: b.add("Mul", INPUT, value=float("nan")), "a finite number in float32"),
+        (lambda b: b.add("Clip", INPUT, min=0.0, max=float("nan")), "a number in float32"),
+        (lambda b: b.add("Gelu", INPUT, approximate="erf"), "'none' or 'tanh', but got 'erf'"),
+        (lambda b: b.add("Softmax", INPUT, axis=1.0), "a whole number, but got 1.0"),
+        (lambda b: b.add("Concat", INPUT, b.add("Reshape", INPUT, shape=(6, 72)), axis=2), "cannot be concatenated"),
+        (lambda b: b.add("Reshape", INPUT, shape=(-1, -432)), "at least 1"),
+        (lambda b: b.add("Reshape", b.add("Slice", _vector(b), axis=0, start=0, end=1), shape=()), "one or more"),
         (lambda b: b.conv(INPUT, 4, 3, groups=4), "cannot take 6 channels"),
         (lambda b: _conv(b, 2, (3, 3), False, strides=(1, 1)) and b.pool(INPUT, "MaxPool", 11, padding=0), "not fit"),
         (lambda b: b.pool(INPUT, "MaxPool", 3, padding=2), "half its window"),
@@ -363,11 +400,54 @@ def test_load_weights_reaches_normalisation_statistics() -> None:
     assert module.get_buffer("batchnormalization.running_var").std() > 0
 
 
-def test_uneven_padding_is_refused_by_torch() -> None:
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        (lambda b: b.batch_norm(INPUT) and b.add("BatchNormalization", INPUT, weights=_bn("bn", 6), epsilon=1), 1.0),
+        (lambda b: b.add("Clip", INPUT, min=np.float32(-1), max=1), 1.0),
+        (lambda b: b.add("Clip", INPUT, min=0, max=float("inf")), float("inf")),
+        (lambda b: b.add("HardSigmoid", INPUT, alpha=np.float32(0.5), beta=1), 1.0),
+        (lambda b: b.add("Add", INPUT, value=np.int64(2)), 2.0),
+        (lambda b: b.add("Mul", INPUT, value=-2), -2.0),
+        (lambda b: b.add("AveragePool", INPUT, **window(3), count_include_pad=True), 1),
+        (lambda b: b.add("Softmax", INPUT, axis=np.int64(1)), 1),
+        (lambda b: b.add("Reshape", INPUT, shape=np.array([2, 3, 72])), (2, 3, 72)),
+        (lambda b: b.add("MaxPool", INPUT, kernel_shape=[3, 3], pads=[1, 0, 1, 0]), (1, 0, 1, 0)),
+    ],
+)
+def test_attributes_get_the_type_that_onnx_has_for_them(given: Build, stored: object) -> None:
     b = NetworkBuilder("n", IMAGE)
-    network = b.build(_conv(b, 2, (3, 3), False, pads=(0, 0, 1, 1)))
-    with pytest.raises(NetworkError, match="pad evenly"):
-        to_torch(network)
+    network = b.build(given(b))
+    value = list(network.nodes[-1].attributes.values())[-1]
+    assert value == stored and type(value) is type(stored)
+    ours, theirs = _outputs(network, _perturbed(network))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_window_parameters_of_random_pools_and_convolutions_agree() -> None:
+    """Whatever of kernel, stride, padding, dilation and groups the builder accepts, both lowerings compute alike."""
+    rng, accepted, refused = np.random.default_rng(0), 0, 0
+    for _ in range(120):
+        b = NetworkBuilder("n", (6, int(rng.integers(1, 9)), int(rng.integers(1, 9))))
+        kernel = tuple(rng.integers(1, 4, 2).tolist())
+        attributes = {"kernel_shape": kernel, "strides": rng.integers(1, 4, 2), "pads": rng.integers(0, 3, 4)}
+        if rng.random() < 0.8:
+            attributes["pads"][2:] = attributes["pads"][:2]
+        op = str(rng.choice(["Conv", "MaxPool", "AveragePool"]))
+        if op == "AveragePool":
+            attributes["count_include_pad"] = int(rng.integers(2))
+        else:
+            attributes["dilations"] = rng.integers(1, 4, 2)
+        weights = {"weight": (6, 6, *kernel), "bias": (6,)} if op == "Conv" else None
+        try:
+            network = b.build(b.add(op, INPUT, weights=weights, **attributes))
+        except NetworkError:
+            refused += 1
+            continue
+        ours, theirs = _outputs(network, _perturbed(network))
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+        accepted += 1
+    assert accepted > 30 and refused > 30
 
 
 def test_network_without_nodes_is_refused() -> None:
@@ -409,3 +489,9 @@ def test_builder_names_what_does_not_exist_or_has_no_size() -> None:
         builder.conv("input", 8, 3, stride=0)
     with pytest.raises(NetworkError, match="at least 1"):
         builder.conv("input", 0, 3)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 8), (3, 8, 0), (3.0, 8, 8), "abc", None])
+def test_a_network_takes_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(NetworkError, match="Network 'b' takes images"):
+        NetworkBuilder("b", shape)
