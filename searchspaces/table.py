@@ -18,6 +18,8 @@ from searchspaces.arch import ArchBatch
 from searchspaces.errors import TableError, unknown
 from searchspaces.files import replacing
 from searchspaces.genes import GeneSpace, Rows
+from searchspaces.pool import Pool, RowIndex
+from searchspaces.space import SearchSpace
 
 SCHEMA_VERSION = 1
 _GENE = "gene."
@@ -49,9 +51,11 @@ class Table:
         values: Figures by column name, each of shape `(n,)`.
         columns: Descriptions of all columns in `values`.
         provenance: JSON-able facts on the whole table: source, licence, versions, command.
+        by_class: Whether a figure holds for all rows of the architecture's canonical class. Published figures differ
+            within a class; those of networks that were built from one row per class do not.
 
     Raises:
-        TableError: If shapes do not fit, a column is not described, or a row stands twice.
+        TableError: If shapes do not fit, a column is not described, or a row (or class) stands twice.
     """
 
     def __init__(
@@ -60,8 +64,10 @@ class Table:
         values: Mapping[str, Any],
         columns: Sequence[Column],
         provenance: Mapping[str, Any] | None = None,
+        by_class: bool = False,
     ) -> None:
         self.archs = archs
+        self.by_class = by_class
         self.columns = {column.name: column for column in columns}
         self.values = {name: np.asarray(array, dtype=np.float64) for name, array in values.items()}
         self.provenance = dict(provenance or {})
@@ -73,9 +79,10 @@ class Table:
         for name, array in self.values.items():
             if array.shape != (len(archs),):
                 raise TableError(f"Column {name!r} must have shape ({len(archs)},) but has {array.shape}.")
-        self._position = {key: i for i, key in enumerate(_raw_keys(archs.rows))}
-        if len(self._position) != len(archs):
-            raise TableError(f"{len(archs) - len(self._position)} rows stand twice; average or drop the repetitions.")
+        self._index = RowIndex(self._named(archs.rows))
+        if self._index.repeated:
+            what = "classes" if by_class else "rows"
+            raise TableError(f"{self._index.repeated} {what} stand twice; average or drop the repetitions.")
 
     def __len__(self) -> int:
         return len(self.archs)
@@ -91,10 +98,13 @@ class Table:
         return self.values[name]
 
     def positions(self, archs: ArchBatch) -> NDArray[np.int64]:
-        """Return the table's row number of each architecture, by its raw row; -1 for those not in the table."""
+        """Return the table's row number of each architecture, by raw row or by class; -1 for those not in the table."""
         self.check_space(archs.space)
-        found = [self._position.get(key, -1) for key in _raw_keys(archs.rows)]
-        return np.array(found, dtype=np.int64)
+        return self._index.positions(self._named(archs.rows))
+
+    def _named(self, rows: Rows) -> Rows:
+        """Return the rows by which the table knows architectures."""
+        return self.archs.space.canonical(rows) if self.by_class else rows
 
     def lookup(self, archs: ArchBatch, name: str) -> NDArray[np.float64]:
         """Return the figures of `archs` in column `name`, shape `(n,)`.
@@ -109,7 +119,8 @@ class Table:
             first = archs[int(np.argmin(known))].format()[0]
             raise TableError(
                 f"The table has no {name!r} for {np.sum(~known)} of {len(archs)} architectures, the first is {first}. "
-                "Ask only for architectures that it holds: search in its pool, or import the complete table."
+                "Ask only for architectures that it holds (a search does so with evaluator.table.pool=true), or import "
+                "the complete table."
             )
         return column[positions]
 
@@ -133,18 +144,20 @@ class Table:
             "space": self.archs.space.fingerprint,
             "columns": [asdict(column) for column in self.columns.values()],
             "provenance": self.provenance,
+            "by_class": self.by_class,
         }
         table = pa.table(arrays).replace_schema_metadata({_META: json.dumps(meta).encode()})
         with replacing(path) as partial:
-            pq.write_table(table, partial, compression="zstd")
+            pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
     @classmethod
     def load(cls, path: Path, space: GeneSpace) -> "Table":
-        """Read a table of `space`.
+        """Read a table of `space`; of a pool, the table of its base.
 
         Raises:
             TableError: If the file is missing, damaged, no nasflow table, or of another space or schema.
         """
+        space = space.base if isinstance(space, Pool) else space
         meta, data = _read(path)
         if meta["space"] != space.fingerprint:
             raise TableError(
@@ -158,22 +171,32 @@ class Table:
         rows = np.stack([data[f"{_GENE}{gene.name}"].to_numpy() for gene in space.genes], axis=1).astype(np.int64)
         columns = [Column(**column) for column in meta["columns"]]
         values = {column.name: data[column.name].to_numpy() for column in columns}
-        return cls(ArchBatch(space, rows), values, columns, meta["provenance"])
+        return cls(ArchBatch(space, rows), values, columns, meta["provenance"], meta["by_class"])
 
-    def pool(self) -> Rows:
-        """Return the rows that the table holds, shape `(n, genes)`: all that a search may visit."""
-        return self.archs.rows
+    def pool(self, columns: Sequence[str] | None = None) -> Pool:
+        """Return the space limited to what the table holds, so that a search asks for nothing else.
 
+        Args:
+            columns: Architectures whose figure in any of them is not known are left out.
 
-def _raw_keys(rows: Rows) -> list[bytes]:
-    return [row.tobytes() for row in np.ascontiguousarray(rows.astype(np.int16))]
+        Raises:
+            TableError: If there is no such column, or the table is not of a search space.
+            ArchitectureError: If fewer than two architectures that build different networks are left.
+        """
+        space = self.archs.space
+        if not isinstance(space, SearchSpace):
+            raise TableError(f"Only tables of search spaces make a pool, but {space.name!r} is none.")
+        known = np.ones(len(self), dtype=np.bool_)
+        for name in columns or ():
+            known &= ~np.isnan(self.column(name))
+        return Pool(space, self.archs.rows[known])
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Any]:
     if not path.is_file():
         raise TableError(f"There is no table {path}. Check the path, or import the table first.")
     try:
-        data = pq.read_table(path)
+        data = pq.read_table(path, page_checksum_verification=True)
     except (pa.ArrowInvalid, OSError) as error:
         raise TableError(f"{path} is not a readable Parquet file ({error}). Import or download it again.") from error
     raw = (data.schema.metadata or {}).get(_META)
@@ -181,7 +204,8 @@ def _read(path: Path) -> tuple[dict[str, Any], Any]:
         raise TableError(f"{path} is a Parquet file but not a nasflow table: it lacks the description of its columns.")
     try:
         meta = json.loads(raw)
-        meta = {key: meta[key] for key in ("schema", "space", "columns", "provenance")}
+        by_class = bool(meta.get("by_class"))  # tables of the first version do not tell
+        meta = {key: meta[key] for key in ("schema", "space", "columns", "provenance")} | {"by_class": by_class}
     except (ValueError, KeyError, TypeError) as error:
         raise TableError(f"{path} has a damaged description of its columns ({error}). Import it again.") from error
     if meta["schema"] != SCHEMA_VERSION:

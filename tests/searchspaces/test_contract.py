@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 
+import numpy as np
 import pytest
 
 from nasflow.config import composed, composer, instantiate
@@ -52,3 +53,18 @@ def test_scale_is_part_of_the_fingerprint_but_not_of_the_genes(name: str) -> Non
     full, small = build(name, "full"), build(name, "small")
     assert full.fingerprint != small.fingerprint
     assert full.genes == small.genes
+
+
+@pytest.mark.parametrize("edits", [2, 3])
+@pytest.mark.parametrize("name", SPACES)
+def test_mutation_changes_several_genes_at_once(name: str, edits: int) -> None:
+    space = build(name, "small")
+    rows = space.sample(500, np.random.default_rng(0))
+    mutated = space.mutate(rows, np.random.default_rng(1), edits)
+    changed = mutated != rows
+    assert space.is_valid(mutated).all()
+    assert space.active(rows)[changed].all()
+    expected = np.minimum(edits, space.active(rows).sum(axis=1))
+    # A cell with one way from input to output can have no other valid change.
+    assert np.mean(changed.sum(axis=1) == expected) > 0.99
+    assert not (changed.sum(axis=1) > expected).any()

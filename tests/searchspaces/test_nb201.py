@@ -86,6 +86,12 @@ def test_there_are_4930_classes_and_9445_cells_without_dead_operations(space: NB
     assert (space.canonical(canonical) == canonical).all()
 
 
+def test_enumerate_classes_gives_them_in_row_order(space: NB201, every_row: Rows) -> None:
+    classes = space.enumerate_classes()
+    assert classes.shape == (4_930, 6)
+    np.testing.assert_array_equal(classes, np.unique(space.canonical(every_row), axis=0))
+
+
 def test_classes_are_the_distinct_functions_of_the_input(space: NB201, every_row: Rows) -> None:
     functions = np.round(outputs(every_row), 9) + 0.0
     canonical = np.unique(space.canonical(every_row), axis=0, return_inverse=True)[1]

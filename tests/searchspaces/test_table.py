@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import TableError
+from searchspaces.errors import ArchitectureError, TableError
+from searchspaces.genes import JointSpace
 from searchspaces.nb201 import NB201
 from searchspaces.table import Column, Table
 
@@ -92,4 +93,68 @@ def test_missing_truncated_and_foreign_files_are_told_apart(table: Table, space:
 
 
 def test_pool_is_what_the_table_holds(table: Table) -> None:
-    assert table.pool().shape == (50, 6)
+    pool = table.pool()
+    np.testing.assert_array_equal(pool.rows, table.archs.rows)
+    known = table.pool(["accuracy", "latency_ms"])
+    assert len(known) == 49
+    assert not known.is_valid(table.archs.rows[7:8]).any()
+    assert np.isfinite(table.lookup(ArchBatch(known, known.rows), "latency_ms")).all()
+    with pytest.raises(TableError, match="Did you mean 'latency_ms'"):
+        table.pool(["latency"])
+
+
+def test_a_table_is_read_for_a_pool_as_for_its_base(table: Table, space: NB201, tmp_path: Path) -> None:
+    table.save(tmp_path / "t.parquet")
+    pool = table.pool(["latency_ms"])
+    read = Table.load(tmp_path / "t.parquet", pool)
+    assert len(read) == 50
+    assert read.positions(ArchBatch(pool, pool.rows[7:9])).tolist() == [8, 9]
+
+
+def test_pools_are_of_search_spaces(space: NB201) -> None:
+    joint = JointSpace(architecture=space)
+    table = Table(ArchBatch(joint, space.from_index([1, 2])), {"accuracy": [1, 2]}, COLUMNS[:1])
+    with pytest.raises(TableError, match="Only tables of search spaces"):
+        table.pool()
+
+
+def test_a_table_may_be_empty(space: NB201) -> None:
+    table = Table(ArchBatch(space, space.from_index([1])[:0]), {"accuracy": []}, COLUMNS[:1])
+    assert table.positions(ArchBatch(space, space.from_index([1]))).tolist() == [-1]
+    with pytest.raises(ArchitectureError, match="at least two"):
+        table.pool()
+
+
+def test_a_table_by_class_serves_all_rows_of_its_classes(tmp_path: Path) -> None:
+    space = NB201(scale="small")
+    classes = ArchBatch(space, space.enumerate_classes()[::7])
+    figures = np.arange(len(classes), dtype=float)
+    Table(classes, {"x": figures}, [Column("x")], by_class=True).save(tmp_path / "t.parquet")
+    table = Table.load(tmp_path / "t.parquet", space)
+    assert table.by_class
+    rows = space.from_index(np.arange(15625))
+    known = table.positions(ArchBatch(space, rows)) >= 0
+    assert known.sum() > len(classes)
+    assert np.array_equal(table.lookup(ArchBatch(space, space.canonical(rows[known])), "x"),
+                          table.lookup(ArchBatch(space, rows[known]), "x"))
+    assert np.array_equal(table.lookup(classes, "x"), figures)
+    with pytest.raises(TableError, match="has no 'x'"):
+        table.lookup(ArchBatch(space, rows), "x")
+
+
+def test_a_table_by_class_has_one_row_per_class() -> None:
+    space = NB201(scale="small")
+    rows = space.from_index(np.arange(200))
+    with pytest.raises(TableError, match="classes stand twice"):
+        Table(ArchBatch(space, rows), {"x": np.zeros(200)}, [Column("x")], by_class=True)
+    assert not Table(ArchBatch(space, rows), {"x": np.zeros(200)}, [Column("x")]).by_class
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path, table: Table, space: NB201) -> None:
+    path = tmp_path / "t.parquet"
+    table.save(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 8] ^= 1  # within the figures, which stand first
+    path.write_bytes(data)
+    with pytest.raises(TableError, match="not a readable Parquet file"):
+        Table.load(path, space)
