@@ -1,7 +1,9 @@
-"""Progress of a search: a live bar on a terminal, plain lines in a log."""
+"""Progress: a live bar on a terminal, plain lines in a log."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -11,6 +13,29 @@ from nasflow.objectives import Objectives
 from nasflow.study.study import Record
 
 logger = logging.getLogger(__name__)
+
+_LINE_EVERY_S = 30.0
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told how many of how many are done: a bar on a terminal, a line now and then in a log."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Bar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+            shown = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(shown, completed=done, total=total)
+        return
+    last = perf_counter()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or perf_counter() - last >= _LINE_EVERY_S:
+            last = perf_counter()
+            logger.info("%s: %d of %d", what, done, total)
+
+    yield tell
 
 
 class Progress:
@@ -38,7 +63,8 @@ class Progress:
         first = self._told is None
         told = self._told or set()
         if first and records:
-            logger.info("Continuing after %d of %d evaluations.", len(records), self._budget)
+            begun = "Continuing after" if len(records) < self._budget else "Nothing is left to evaluate:"
+            logger.info("%s %d of %d evaluations.", begun, len(records), self._budget)
         for record in records:
             if record.slot not in told and not first:
                 logger.info("%s", self._line(record, len(records)))

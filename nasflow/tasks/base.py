@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from searchspaces.errors import ConfigError, unknown
 from searchspaces.task import Task
 
+NOISY_COPIES = 4  # of valid and test images, so that noise blurs an accuracy less
 SPLIT_SEED = 2026  # splits belong to the task: no seed of a search moves an image from one to another
 
 
@@ -70,10 +72,13 @@ class ImageTask(Task, ABC):
     Attributes:
         shift: Largest shift in pixels that leaves an image's class as it is; augmentation uses it.
         flip: Whether mirroring left to right leaves the class as it is.
+        noise: Standard deviation of the Gaussian noise that belongs to the images, in units of their own standard
+            deviation: drawn anew whenever an image is trained on, and once for all in the other splits.
     """
 
     shift: int = 0
     flip: bool = False
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +87,8 @@ class ImageTask(Task, ABC):
                 f"The augmentation of task {self.name!r} shifts images by 0 to {min(self.input_shape[1:]) - 1} pixels, "
                 f"less than their side, but shift={self.shift}."
             )
+        if not (self.noise >= 0 and isfinite(self.noise)):
+            raise ConfigError(f"The noise of task {self.name!r} is 0 or a positive number, but is {self.noise}.")
 
     @abstractmethod
     def load(self) -> Mapping[str, Split]:
@@ -104,6 +111,9 @@ class ImageTask(Task, ABC):
             name: Split(normalise(split.images, mean, std), split.labels.astype(np.int64))
             for name, split in raw.items()
         }
+        if self.noise:
+            rng = np.random.default_rng(SPLIT_SEED)
+            splits |= {name: noisy(splits[name], self.noise, rng) for name in ("valid", "test")}
         return Splits(**splits, mean=mean, std=std)
 
 
@@ -123,6 +133,13 @@ def normalise(
     result: NDArray[np.float32] = np.subtract(images, mean[:, None, None], dtype=np.float32, order="C")
     result /= std[:, None, None]
     return result
+
+
+def noisy(split: Split, noise: float, rng: np.random.Generator) -> Split:
+    """Return `NOISY_COPIES` times as many images, each with noise of its own."""
+    images = np.tile(split.images, (NOISY_COPIES, 1, 1, 1))
+    drawn: NDArray[np.float32] = rng.standard_normal(images.shape, dtype=np.float32)
+    return Split(images + np.float32(noise) * drawn, np.tile(split.labels, NOISY_COPIES))
 
 
 def stratified(labels: NDArray[np.int64], shares: Sequence[float]) -> list[NDArray[np.int64]]:

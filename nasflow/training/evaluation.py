@@ -56,21 +56,23 @@ def evaluate(
     place = torch_device(device)
     batches = Batches(task.splits[split], image_size(network), place)
     with torch_threads(threads):
-        return score(to_torch(network, weights).to(place), batches)
+        return score(to_torch(network, weights).to(place), batches)[0]
 
 
-def score(module: nn.Module, batches: Batches) -> Score:
-    """Score a module in evaluation mode, and leave it in the mode it was in."""
+def score(module: nn.Module, batches: Batches, copies: int = 1) -> list[Score]:
+    """Score each of the copies of a network in a module, in evaluation mode; leave it in the mode it was in."""
     mode = module.training
     module.eval()
-    correct, loss = 0.0, 0.0
+    correct = loss = torch.zeros(copies, device=batches.labels.device)
     with torch.inference_mode():
         for images, labels in batches.in_order(BATCH_SIZE):
-            outputs = module(images)
-            correct += float((outputs.argmax(dim=1) == labels).sum())
-            loss += float(functional.cross_entropy(outputs, labels, reduction="sum"))
+            outputs = module(images.repeat(1, copies, 1, 1)).reshape(len(labels), copies, -1)
+            wanted = labels[:, None].expand(-1, copies)
+            correct = correct + (outputs.argmax(dim=2) == wanted).sum(dim=0)
+            loss = loss + functional.cross_entropy(outputs.transpose(1, 2), wanted, reduction="none").sum(dim=0)
     module.train(mode)
-    return Score(correct / len(batches.labels), loss / len(batches.labels))
+    n = len(batches.labels)
+    return [Score(float(c) / n, float(nats) / n) for c, nats in zip(correct, loss, strict=True)]
 
 
 def onnx_accuracy(model: bytes, task: ImageTask, split: str = "test", threads: int = 1) -> float:

@@ -1,6 +1,6 @@
 """The training loop: one epoch after another, watched for divergence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isfinite, log
 
@@ -35,7 +35,7 @@ class EpochReport:
 
 
 class Loop:
-    """Fits a module in place.
+    """Fits a module in place: one network, or k copies of it side by side, each as if it were alone.
 
     Args:
         module: The network, with its initial weights, on the device of the batches.
@@ -44,7 +44,7 @@ class Loop:
         recipe: The numbers.
         classes: Number of classes.
         epochs: Epochs to train.
-        rng: Gives order and augmentation.
+        rngs: Generators of order and augmentation, one per copy.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class Loop:
         recipe: Recipe,
         classes: int,
         epochs: int,
-        rng: np.random.Generator,
+        rngs: Sequence[np.random.Generator],
     ) -> None:
         self.module, self.batches, self.augment, self.recipe = module, batches, augment, recipe
-        self.epochs, self.rng = epochs, rng
+        self.epochs, self.rngs, self._classes = epochs, rngs, classes
         self._guessing = log(classes)
         self._steps = epochs * max(1, len(batches.labels) // recipe.batch_size)
         self._step = 0
@@ -72,38 +72,43 @@ class Loop:
             fused=True,
         )
 
-    def run(self) -> Iterator[EpochReport]:
-        """Train epoch by epoch, with a report after each.
+    def run(self) -> Iterator[list[EpochReport]]:
+        """Train epoch by epoch, with a report per copy after each.
 
         Raises:
-            TrainingError: If the loss diverges.
+            TrainingError: If the loss of a copy diverges.
         """
         self.module.train()
         for epoch in range(1, self.epochs + 1):
-            loss, lr = self._epoch(epoch)
-            if self._step > self.recipe.warmup * self._steps and loss > EXPLODED * self._guessing:
-                raise self.diverged(epoch, lr, f"{loss:.3g}, while guessing gives {self._guessing:.3g}")
-            yield EpochReport(epoch, self.epochs, lr, loss)
+            losses, lr = self._epoch(epoch)
+            worst = max(losses)
+            if self._step > self.recipe.warmup * self._steps and worst > EXPLODED * self._guessing:
+                raise self.diverged(epoch, lr, f"{worst:.3g}, while guessing gives {self._guessing:.3g}")
+            yield [EpochReport(epoch, self.epochs, lr, loss) for loss in losses]
 
-    def _epoch(self, epoch: int) -> tuple[float, float]:
-        """Return the epoch's mean loss and last learning rate."""
-        recipe, losses = self.recipe, []
-        for images, labels in self.batches.shuffled(recipe.batch_size, self.rng, self.augment):
+    def _epoch(self, epoch: int) -> tuple[list[float], float]:
+        """Return the epoch's mean loss of each copy, and its last learning rate."""
+        recipe, copies, losses = self.recipe, len(self.rngs), []
+        for images, labels in self.batches.shuffled(recipe.batch_size, self.rngs, self.augment):
             self._step += 1
             lr = recipe.rate(self._step / (self._steps + 1))
             self._optimiser.param_groups[0]["lr"] = lr
-            loss = functional.cross_entropy(self.module(images), labels, label_smoothing=recipe.label_smoothing)
+            outputs = self.module(images).reshape(len(labels) * copies, self._classes)
+            each = functional.cross_entropy(
+                outputs, labels.flatten(), label_smoothing=recipe.label_smoothing, reduction="none"
+            )
+            loss = each.reshape(-1, copies).mean(dim=0)
             self._optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self._parameters, recipe.clip)
+            loss.sum().backward()  # type: ignore[no-untyped-call]
+            clip_each([p.grad for p in self._parameters if p.grad is not None], recipe.clip, copies)
             self._optimiser.step()
             losses.append(loss.detach())
-            if len(losses) % CHECK_EVERY == 0 and not isfinite(float(losses[-1])):
+            if len(losses) % CHECK_EVERY == 0 and not bool(losses[-1].isfinite().all()):
                 break
-        mean = float(torch.stack(losses).mean())
-        if not isfinite(mean):
-            raise self.diverged(epoch, lr, str(mean))
-        return mean, lr
+        means = torch.stack(losses).mean(dim=0).tolist()
+        if not all(map(isfinite, means)):
+            raise self.diverged(epoch, lr, str(means[0] if copies == 1 else means))
+        return means, lr
 
     def diverged(self, epoch: int, lr: float, loss: str) -> TrainingError:
         """Return the error that says so."""
@@ -112,3 +117,24 @@ class Loop:
             f"rate {lr:.3g}: the loss is {loss}. Lower trainer.lr (now {self.recipe.lr:g}) or trainer.clip (now "
             f"{self.recipe.clip:g}), or raise trainer.warmup (now {self.recipe.warmup:g} of all steps)."
         )
+
+
+def clip_each(gradients: list[torch.Tensor], largest: float, copies: int) -> None:
+    """Scale gradients in place so that those of each copy together have a Euclidean norm of at most `largest`.
+
+    Args:
+        gradients: Of shape `(copies * c, ...)`, the first copy's part first.
+        largest: The bound.
+        copies: Number of copies.
+    """
+    if not gradients:
+        return
+    if copies == 1:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+        return
+    parts = [part for gradient in gradients for part in gradient.chunk(copies)]
+    norms = torch.stack(torch._foreach_norm(parts)).reshape(-1, copies)
+    scales = (largest / (torch.linalg.vector_norm(norms, dim=0) + 1e-6)).clamp(max=1.0)
+    for j in range(copies):
+        torch._foreach_mul_(parts[j::copies], scales[j])

@@ -71,6 +71,56 @@ def test_equal_seeds_give_equal_results_whatever_torch_did_before(task: ImageTas
     assert not np.array_equal(other.weights["gemm.weight"], first.weights["gemm.weight"])
 
 
+def test_copies_train_as_each_would_alone(task: ImageTask) -> None:
+    builder = NetworkBuilder("small", (1, 8, 8))
+    network = builder.build(builder.classifier(builder.conv_bn(builder.conv_bn(INPUT, 6, 3), 8, 3, stride=2), 10))
+    trainer = replace(QUICK, epochs=1, clip=0.5, batch_size=128)  # few steps: rounding errors grow from step to step
+    together = trainer.fit_copies(network, task, [5, 6, 7])
+    for seed, copy in zip([5, 6, 7], together, strict=True):
+        alone = trainer.fit(network, task, seed)
+        assert copy.history[0].loss == pytest.approx(alone.history[0].loss, rel=1e-4)
+        assert copy.metrics == pytest.approx(alone.metrics, abs=0.01)
+        assert copy.weights.keys() == alone.weights.keys()
+        for key, array in alone.weights.items():
+            assert np.allclose(array, copy.weights[key], atol=2e-3), key
+
+
+def test_each_copy_is_clipped_by_its_own_norm() -> None:
+    generator = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(6, 3, generator=generator), torch.randn(4, generator=generator)]
+    gradients[0][3:] *= 10
+    before = [gradient.clone() for gradient in gradients]
+    loop.clip_each(gradients, 4.0, 2)
+    for j in (0, 1):
+        was = torch.cat([gradient.chunk(2)[j].flatten() for gradient in before])
+        now = torch.cat([gradient.chunk(2)[j].flatten() for gradient in gradients])
+        assert torch.allclose(now, was * min(1.0, 4.0 / float(was.norm())), rtol=1e-4)
+    assert not torch.equal(before[0][3:], gradients[0][3:])
+
+
+def test_noise_is_drawn_anew_in_training_and_once_elsewhere() -> None:
+    clear, noisy = Digits(), Digits(noise=0.8)
+    assert len(noisy.splits.valid) == 4 * len(clear.splits.valid)
+    assert np.array_equal(noisy.splits.train.images, clear.splits.train.images)
+    blur = noisy.splits.test.images.reshape(4, *clear.splits.test.images.shape) - clear.splits.test.images
+    assert blur.std() == pytest.approx(0.8, rel=0.02)
+    assert np.corrcoef(blur[0].ravel(), blur[1].ravel())[0, 1] == pytest.approx(0, abs=0.03)
+    assert np.array_equal(Digits(noise=0.8).splits.test.images, noisy.splits.test.images)
+    augment = Augment(clear.splits, 0, False, 0.8, CPU)
+    images = torch.zeros(50, 1, 8, 8)
+    first, second = (augment(images, rng) for rng in [np.random.default_rng(0)] * 2)
+    assert float(first.std()) == pytest.approx(0.8, rel=0.05)
+    assert not torch.equal(first, second)
+
+
+def test_digits_can_take_the_shape_of_other_images() -> None:
+    task = Digits(size=32, channels=3, scale="full")
+    assert task.splits.train.images.shape[1:] == task.input_shape == (3, 32, 32)
+    assert np.array_equal(task.splits.valid.labels, Digits().splits.valid.labels)
+    with pytest.raises(ConfigError, match="at least 8 pixels and 1 channel, not 4 and 1"):
+        Digits(size=4)
+
+
 def test_training_starts_from_the_drawn_weights(task: ImageTask) -> None:
     network = convnet()
     still = replace(QUICK, lr=1e-12).fit(network, task, seed=5)
@@ -180,25 +230,25 @@ def test_rate_rises_then_falls_to_nothing() -> None:
 
 def test_shuffled_batches_are_full_and_never_repeat(task: ImageTask) -> None:
     batches = Batches(task.splits.valid, (8, 8), CPU)
-    seen = list(batches.shuffled(100, np.random.default_rng(0), None))
+    seen = list(batches.shuffled(100, [np.random.default_rng(0)], None))
     assert [len(labels) for _, labels in seen] == [100] * (len(task.splits.valid) // 100)
     images = torch.cat([images for images, _ in seen]).flatten(1)
     assert len(torch.unique(images, dim=0)) == len(images)
-    (only,) = batches.shuffled(10_000, np.random.default_rng(0), None)
+    (only,) = batches.shuffled(10_000, [np.random.default_rng(0)], None)
     assert len(only[1]) == len(task.splits.valid)
 
 
 def test_shuffling_keeps_images_with_their_labels(task: ImageTask) -> None:
     split = task.splits.valid
-    (batch,) = Batches(split, (8, 8), CPU).shuffled(10_000, np.random.default_rng(0), None)
+    (batch,) = Batches(split, (8, 8), CPU).shuffled(10_000, [np.random.default_rng(0)], None)
     label = {image.tobytes(): int(number) for image, number in zip(split.images, split.labels, strict=True)}
-    assert [label[image.numpy().tobytes()] for image in batch[0]] == batch[1].tolist()
+    assert [label[image.numpy().tobytes()] for image in batch[0]] == batch[1][:, 0].tolist()
 
 
 def test_shift_moves_images_and_fills_with_black(task: ImageTask) -> None:
     splits = task.splits
     images = torch.from_numpy(splits.train.images[:50])
-    moved = Augment(splits, 2, False, CPU)(images, np.random.default_rng(0))
+    moved = Augment(splits, 2, False, 0.0, CPU)(images, np.random.default_rng(0))
     black = float(-splits.mean[0] / splits.std[0])
     framed = torch.nn.functional.pad(images, (2, 2, 2, 2), value=black)
     offsets = set()
@@ -211,7 +261,7 @@ def test_shift_moves_images_and_fills_with_black(task: ImageTask) -> None:
 
 def test_flip_mirrors_about_half(task: ImageTask) -> None:
     images = torch.from_numpy(task.splits.train.images[:200])
-    flipped = Augment(task.splits, 0, True, CPU)(images, np.random.default_rng(0))
+    flipped = Augment(task.splits, 0, True, 0.0, CPU)(images, np.random.default_rng(0))
     same = [torch.equal(a, b) for a, b in zip(flipped, images, strict=True)]
     mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(flipped, images, strict=True)]
     assert all(a or b for a, b in zip(same, mirrored, strict=True))
