@@ -13,7 +13,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import get_object
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, InterpolationToMissingValueError
 
 from searchspaces.errors import ConfigError, unknown
 
@@ -39,11 +41,19 @@ def register_plugins() -> None:
 
 @contextmanager
 def composer() -> Iterator[None]:
-    """Let `hydra.compose` read nasflow's configurations while the context is open."""
+    """Let `hydra.compose` read nasflow's configurations while the context is open.
+
+    Afterwards Hydra is as it was, for the caller may be in the middle of an application of its own.
+    """
     register_plugins()
+    former, base = GlobalHydra.instance().hydra, VersionBase.instance().version_base
     GlobalHydra.instance().clear()
-    with initialize_config_module(config_module=CONF, version_base="1.3"):
-        yield
+    try:
+        with initialize_config_module(config_module=CONF, version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = former
+        VersionBase.instance().version_base = base
 
 
 def composed(job: str, overrides: Sequence[str] = ()) -> DictConfig:
@@ -71,7 +81,7 @@ def instantiate(config: Any, **available: Any) -> Any:
         ConfigError: If the target does not exist, or takes other arguments.
     """
     if isinstance(config, DictConfig) or OmegaConf.is_list(config):
-        config = OmegaConf.to_container(config, resolve=True)
+        config = plain(config)
     if isinstance(config, Mapping):
         values = {key: instantiate(value, **available) for key, value in config.items() if key != "_target_"}
         return _call(config["_target_"], values, available) if "_target_" in config else values
@@ -129,6 +139,31 @@ def _check_type(target: str, name: str, value: Any, hint: Any) -> None:
         raise ConfigError(f"{name} of {target} must be {wanted}, but is {value!r}.")
 
 
-def plain(config: Any) -> Any:
-    """Return a configuration as plain, resolved dictionaries and lists."""
-    return OmegaConf.to_container(config, resolve=True)
+def check_given(job: str, config: DictConfig) -> None:
+    """Raise a `ConfigError` where a job's configuration lacks a value that has no default."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        rest = f" (and {', '.join(missing[1:])})" if len(missing) > 1 else ""
+        raise ConfigError(f"{missing[0]}{rest} must be given: nasflow {job} {missing[0]}=...")
+
+
+def plain(config: Any, resolve: bool = True) -> Any:
+    """Return a configuration as plain dictionaries and lists.
+
+    Args:
+        config: The configuration or a part of it.
+        resolve: Whether references such as `${task.scale}` are replaced by what they lead to.
+
+    Raises:
+        ConfigError: If a value refers to something that is not there, such as an environment variable.
+    """
+    try:
+        return OmegaConf.to_container(config, resolve=resolve)
+    except InterpolationToMissingValueError:
+        raise
+    except InterpolationResolutionError as error:
+        text = str(error).partition("\n")[0].partition("resolving interpolation: ")
+        raise ConfigError(
+            f"{error.full_key} cannot be read: {(text[2] or text[0]).strip(chr(34))}. Set what it refers to, or give "
+            "another value."
+        ) from error

@@ -2,11 +2,10 @@
 
 import json
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +15,38 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nasflow.config import composed, instantiate, plain
-from nasflow.environment import environment
+from nasflow.environment import environment, read_environment
+from nasflow.evaluators import TableLookup
 from nasflow.evaluators.base import Context, Evaluator
 from nasflow.models import Model, weights_path, write_models
 from nasflow.objectives import Objectives
 from nasflow.pareto import non_dominated
+from nasflow.portable import (
+    absolute_path,
+    opened,
+    portable,
+    refuse_passwords,
+    with_absolute_paths,
+    without_passwords,
+)
 from nasflow.progress import Progress
 from nasflow.strategies import Deduplicate, Filter, Strategy
+from nasflow.study.log import Log
 from nasflow.study.runner import Runner, select
 from nasflow.study.study import Record, Study
 from nasflow.study.workers import Liveness
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ConfigError, NasflowError, StudyError
-from searchspaces.files import locked, write_text
+from searchspaces.errors import ConfigError, NasflowError, StudyError, unknown
+from searchspaces.files import locked, remove_abandoned, write_text
 from searchspaces.genes import Rows
+from searchspaces.pool import Pool
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "config.yaml"
+CONFIG, ENVIRONMENT, OVERRIDES = "config.yaml", "environment.json", ".hydra/overrides.yaml"
 _MAY_CHANGE = ("budget", "max_failure_rate", "lease_s", "reference")
-_FOLDER = "{folder}"  # stands for the run's folder in the stored configuration, which may move
 
 
 class InfeasibleError(StudyError):
@@ -87,14 +96,28 @@ class Search:
         return list(named.values())
 
     @cached_property
+    def pool(self) -> Pool | None:
+        """What tables among the evaluators limit the search to, which all of them hold; None for the whole space."""
+        pools = [e.pool for e in self.evaluators if isinstance(e, TableLookup) and e.pool is not None]
+        if not pools:
+            return None
+        rows = pools[0].rows
+        for pool in pools[1:]:
+            rows = rows[pool.is_valid(rows)]
+        return Pool(self.space, rows)
+
+    @cached_property
     def strategy(self) -> Strategy:
         """The strategy, kept from repeating itself and, where cheap bounds exist, from proposing what they rule out."""
-        strategy: Strategy = instantiate(self.config.strategy, space=self.space, objectives=self.objectives)
         bounded = {entry.metric for entry in self.objectives.bounded}
         needed = select(self.evaluators, self.objectives.metrics)
         cheap = [e for e in needed if e.cost == "cheap" and bounded & set(e.provides)]
+        keep = partial(self._cheap_violation, cheap=cheap) if cheap else None
+        parts = {"space": self.pool or self.space, "task": self.task, "objectives": self.objectives, "keep": keep}
+        strategy: Strategy = instantiate(self.config.strategy, seed=whole("seed", self.config.seed, 0), **parts)
         fresh = Deduplicate(strategy)
-        return Filter(fresh, lambda rows: self._cheap_violation(rows, cheap)) if cheap else fresh
+        bound = Filter(fresh, keep) if keep else fresh
+        return _Within(bound, self.pool) if self.pool else bound
 
     def _cheap_violation(self, rows: Rows, cheap: Sequence[Evaluator]) -> Any:
         archs = ArchBatch(self.space, rows)
@@ -111,39 +134,49 @@ class Search:
     @cached_property
     def study(self) -> Study:
         """The study, opened in the configured storage."""
-        config = plain(self.config)
-        storage = dict(config.pop("storage"))
+        storage = dict(plain(self.config.storage))
         name = str(storage.pop("study", "nasflow"))
         if self.existing and "path" in storage and not Path(storage["path"]).exists():
             raise StudyError(
                 f"The log {storage['path']} of the search in {self.folder} is missing. Put it back; without it, "
                 "nothing is known of what was evaluated."
             )
-        identity = {key: value for key, value in config.items() if key not in _MAY_CHANGE}
+        config = portable(self.config, self.folder)
+        identity = {key: value for key, value in config.items() if key not in (*_MAY_CHANGE, "storage")}
         seed = whole("seed", self.config.seed, 0)
         return Study(
             instantiate(storage), self.space, self.objectives, seed, identity, name, create=not self.existing
         )
 
-    def start(self) -> None:
+    def start(self, overrides: Sequence[str] | None = None) -> None:
         """Open the study, new or to be continued, and store the configuration for workers and reports.
 
-        All parts are built first, so that a mistake in the configuration leaves no trace.
+        All parts are built first, so that a mistake in the configuration leaves no trace. Relative paths become
+        absolute, for workers may be started elsewhere.
+
+        Args:
+            overrides: What differs from the default configuration, for the report to repeat.
 
         Raises:
             NasflowError: If a part cannot be built, or the folder holds a search with another configuration.
         """
+        refuse_passwords(plain(self.config, resolve=False))
+        self.config = with_absolute_paths(self.config)
         whole("budget", self.config.budget, 1)
         _ = self.strategy, self._runner_settings()
+        self._check_reference()
+        for name, evaluator in zip(self.config.evaluator, self.evaluators, strict=True):
+            if isinstance(evaluator, TableLookup):  # what it holds is part of the study's identity
+                OmegaConf.update(self.config, f"evaluator.{name}.content", evaluator.content, force_add=True)
         with suppress(StudyError):  # no search yet, or a damaged configuration, which is about to be replaced
-            former = plain(Search.load(self.folder).config.storage)
-            if former != plain(self.config.storage):
+            former = without_passwords(plain(Search.load(self.folder).config.storage))
+            if former != without_passwords(plain(self.config.storage)):
                 raise ConfigError(
                     f"The search in {self.folder} keeps its log in another storage ({former}). Give the former storage "
                     "to continue it, or start a new one in another folder (hydra.run.dir=FOLDER)."
                 )
         _ = self.study
-        self.save_config()
+        self.save_config(overrides)
 
     def run(self, progress: bool = True) -> list[Record]:
         """Evaluate until the budget is spent, alone or with other workers, and return all records.
@@ -151,6 +184,7 @@ class Search:
         Raises:
             NasflowError: If the run cannot begin or go on; what had finished is kept.
         """
+        remove_abandoned(self.folder, self.folder / "weights", self.folder / "models")
         budget = whole("budget", self.config.budget, 1)
         shown = Progress(self.objectives, budget) if progress else None
         runner = Runner(
@@ -175,16 +209,32 @@ class Search:
             raise ConfigError(f"lease_s is a positive number of seconds, but is {lease!r}.")
         return {"max_failure_rate": rate, "liveness": Liveness(lease)}
 
-    def save_config(self) -> None:
+    def _check_reference(self) -> None:
+        """See that the hypervolume's reference point has one number per objective."""
+        reference = plain(self.config).get("reference")
+        if reference is None:
+            return
+        wanted = [entry.metric for entry in self.objectives.optimised]
+        example = ",".join(f"{metric}:1" for metric in wanted)
+        rule = f"reference gives each optimised metric a number, as in 'reference={{{example}}}'"
+        if not isinstance(reference, dict):
+            raise ConfigError(f"{rule}, but is {reference!r}.")
+        for metric, value in reference.items():
+            if metric not in wanted:
+                raise ConfigError(f"{rule}. {unknown('optimised metric', str(metric), wanted)}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not np.isfinite(value):
+                raise ConfigError(f"{rule}, but that of {metric} is {value!r}.")
+        missing = [metric for metric in wanted if metric not in reference]
+        if missing:
+            raise ConfigError(f"{rule}, but {reference} has none for {missing[0]}.")
+
+    def save_config(self, overrides: Sequence[str] | None = None) -> None:
         """Write the resolved configuration and the environment into the folder, for workers and reports."""
-        config = plain(self.config)
-        here = str(self.folder.absolute())
-        config["storage"] = {
-            key: value.replace(here, _FOLDER) if isinstance(value, str) else value
-            for key, value in config["storage"].items()
-        }
-        write_text(self.folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(config)))
-        write_text(self.folder / "environment.json", json.dumps(environment(), indent=1))
+        config = OmegaConf.create(portable(self.config, self.folder))
+        write_text(self.folder / CONFIG, OmegaConf.to_yaml(config))
+        write_text(self.folder / ENVIRONMENT, json.dumps(environment(), indent=1))
+        if overrides is not None:
+            write_text(self.folder / OVERRIDES, OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
 
     @classmethod
     def load(cls, folder: Path) -> "Search":
@@ -200,17 +250,14 @@ class Search:
                 "named."
             )
         try:
-            config = OmegaConf.load(path)
-            storage = plain(config)["storage"].items()
-        except (yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError, AttributeError) as error:
+            config = opened(OmegaConf.load(path), folder)
+            if not OmegaConf.is_dict(config.storage):
+                raise TypeError("it has no storage")
+        except (yaml.YAMLError, OmegaConfBaseException, KeyError, TypeError, ValueError, AttributeError) as error:
             raise StudyError(
                 f"{path} is damaged ({' '.join(str(error).split())}). Give the command of nasflow search again, which "
                 "writes it anew."
             ) from error
-        here = str(folder.absolute())
-        texts = {key: value.replace(_FOLDER, here) if isinstance(value, str) else value for key, value in storage}
-        OmegaConf.update(config, "storage", texts, merge=False)
-        assert isinstance(config, DictConfig)
         return cls(config, folder, existing=True)
 
     def front(self, records: Sequence[Record]) -> list[Record]:
@@ -252,11 +299,10 @@ class Search:
             self.study,
             self.space,
             self.task,
-            config=_without_passwords(plain(self.config)),
-            environment=json.loads((self.folder / "environment.json").read_text()),
-            models={model.slot: model.path for model in models},
+            config=without_passwords(plain(self.config)),
+            environment=read_environment(self.folder / ENVIRONMENT),
+            models=models,
             title=f"{self.space.name} on {self.task.name}",
-            test_accuracy={model.slot: model.test_accuracy for model in models if model.test_accuracy is not None},
         )
         return models
 
@@ -285,6 +331,17 @@ class Search:
         )
 
 
+@dataclass(frozen=True)
+class _Within:
+    """Lets a strategy see a pool in place of the space. The study keeps the space: to read it takes no table."""
+
+    strategy: Strategy
+    pool: Pool
+
+    def propose(self, log: Log, k: int, rng: np.random.Generator) -> tuple[Rows, float | None]:
+        return self.strategy.propose(replace(log, space=self.pool), k, rng)
+
+
 def search(*overrides: str, folder: str | Path, progress: bool = False) -> tuple[Search, list[Model]]:
     """Run or resume a search from Python, as `nasflow search` does from the command line.
 
@@ -303,19 +360,12 @@ def search(*overrides: str, folder: str | Path, progress: bool = False) -> tuple
     config = composed("search", overrides)
     storage = OmegaConf.to_container(config.storage)
     assert isinstance(storage, dict)
-    here = str(Path(folder).absolute())
+    here = str(absolute_path(folder))
     texts = {k: v.replace("${hydra:runtime.output_dir}", here) if isinstance(v, str) else v for k, v in storage.items()}
     OmegaConf.update(config, "storage", texts, merge=False)
     run = Search(config, Path(folder))
-    run.start()
+    run.start(overrides)
     return run, run.finish(run.run(progress))
-
-
-def _without_passwords(config: Any) -> Any:
-    """Blot out the passwords of database URLs, which have no place in a page that is passed on."""
-    if isinstance(config, dict):
-        return {key: _without_passwords(value) for key, value in config.items()}
-    return re.sub(r"(://[^:/@\s]+):[^@/\s]+@", r"\1:…@", config) if isinstance(config, str) else config
 
 
 def whole(name: str, value: Any, least: int) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from nasflow.config import plain
 from nasflow.flow import Search
 
 logger = logging.getLogger(__name__)
@@ -13,11 +14,12 @@ logger = logging.getLogger(__name__)
 
 def run(config: DictConfig) -> None:
     """Run or resume a search in Hydra's run folder, then write its models and report."""
-    search = Search(config, Path(HydraConfig.get().runtime.output_dir))
-    search.start()
+    hydra = HydraConfig.get()
+    search = Search(config, Path(hydra.runtime.output_dir))
+    search.start(plain(hydra.overrides.task, resolve=False))
     logger.info("Searching %s for %s, seed %d, in %s", search.space.name, search.task.name, config.seed, search.folder)
     models = search.finish(search.run())
-    print(f"{len(models)} non-dominated models in {search.folder / 'models'}")
+    print(f"{len({model.slot for model in models})} non-dominated models in {search.folder / 'models'}")
     for model in models:
         print(f"  {model.describe()}")
     print(f"Report: {search.folder / 'report.html'}")

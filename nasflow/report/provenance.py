@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from nasflow.config import plain
 from nasflow.report.markup import Section, code, details, facts, paragraph, section
 from nasflow.report.results import measured
 from nasflow.report.sections import Run
@@ -69,7 +70,8 @@ def _commands(folder: Path) -> str:
     overrides = folder / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         return f"{worker}\n{report}"
-    search = shlex.join(["nasflow", "search", *map(str, OmegaConf.load(overrides))])
+    given = plain(OmegaConf.load(overrides), resolve=False)  # a password from the environment stays there
+    search = shlex.join(["nasflow", "search", *map(str, given)])
     return "\n".join([f"{search} hydra.run.dir={place}", worker, search, report])
 
 

@@ -43,7 +43,7 @@ class Box:
         """Return the box between the best of `losses (n, k)` and a given reference point, a value per metric.
 
         Raises:
-            ConfigError: If the reference lacks an optimised metric, or no trial is better than it.
+            ConfigError: If the reference lacks an optimised metric.
         """
         missing = [entry.metric for entry in objectives.optimised if entry.metric not in reference]
         if missing:
@@ -52,18 +52,12 @@ class Box:
                 f"is missing from {dict(reference)}. Add reference.{missing[0]}=VALUE, or leave the reference out."
             )
         columns = {entry.metric: np.array([float(reference[entry.metric])]) for entry in objectives.optimised}
-        box = cls(losses.min(axis=0), objectives.losses(columns)[0])
-        if not (box.ideal < box.reference).all():
-            raise ConfigError(
-                f"No trial is better than the reference point {dict(reference)} in all objectives, so there is no "
-                "hypervolume. Give worse values, or leave the reference out."
-            )
-        return box
+        return cls(losses.min(axis=0), objectives.losses(columns)[0])
 
     @property
     def volume(self) -> float:
-        """Its volume."""
-        return float(np.prod(self.reference - self.ideal))
+        """Its volume; 0 where the reference is better than the best value of an objective."""
+        return float(np.prod(np.maximum(self.reference - self.ideal, 0.0)))
 
 
 @dataclass(frozen=True)
@@ -137,9 +131,13 @@ class Results:
         return near[np.argsort(violation, kind="stable")][:n]
 
     def hypervolumes(self, box: Box) -> Floats:
-        """Return the share of `box` that the feasible trials up to each record dominate, shape `(n,)`."""
+        """Return the share of `box` that the feasible trials up to each record dominate, shape `(n,)`.
+
+        It is 0 as long as none of them is better than the reference in all objectives.
+        """
         losses = np.where(self.feasible[:, None], self.losses, box.reference)  # the reference dominates nothing
-        return np.asarray(hypervolume_history(losses, box.reference), dtype=np.float64) / box.volume
+        volumes = np.asarray(hypervolume_history(losses, box.reference), dtype=np.float64)
+        return volumes / box.volume if box.volume > 0 else volumes  # in a box without inside, all are 0
 
 
 @dataclass(frozen=True)

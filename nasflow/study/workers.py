@@ -34,6 +34,11 @@ def _namespace() -> str:
         return ""
 
 
+def _boot_time() -> float:
+    """When this machine was started, in seconds since the epoch."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True)
 class Worker:
     """One run of a process that evaluates trials.
@@ -72,6 +77,16 @@ class Worker:
     def __str__(self) -> str:
         return "|".join((self.host, str(self.pid), self.started, self.namespace, self.token))
 
+    def ended_by_reboot(self, heartbeat: float | None) -> bool:
+        """Tell whether this machine was started anew since the worker's last heartbeat, in seconds since the epoch.
+
+        A machine that only shares this one's name is told by workers that have shown a sign of life since then.
+        """
+        here, boot = _namespace().partition("/")[0], self.namespace.partition("/")[0]
+        if self.host != socket.gethostname() or not here or not boot or boot == here:
+            return False
+        return heartbeat is None or heartbeat < _boot_time()
+
     def alive_here(self) -> bool | None:
         """Tell whether the worker runs on this machine; None when that cannot be seen from here."""
         if not self.namespace or self.namespace != _namespace():
@@ -99,8 +114,9 @@ def _exists(pid: int) -> bool:
 class Liveness:
     """Decides which workers are dead.
 
-    Workers of this machine are looked up among its processes. Those of other machines count as dead when their
-    heartbeat has not changed for `lease_s` seconds of this process's clock, so that clocks need not agree.
+    Workers of this machine are looked up among its processes; none outlives its restart. Those of other machines count
+    as dead when their heartbeat has not changed for `lease_s` seconds of this process's clock, so that clocks need not
+    agree.
 
     Args:
         lease_s: Seconds without a heartbeat after which a worker of another machine is dead.
@@ -115,7 +131,8 @@ class Liveness:
     def is_dead(self, worker: str, heartbeat: float | None) -> bool:
         """Tell whether `worker`, whose last heartbeat is `heartbeat`, is dead."""
         try:
-            alive = Worker.parse(worker).alive_here()
+            known = Worker.parse(worker)
+            alive = False if known.ended_by_reboot(heartbeat) else known.alive_here()
         except ValueError:  # not written by this version: all that is known of it is its heartbeat
             alive = None
         if alive is not None:

@@ -1,14 +1,21 @@
 import re
+import shlex
+from contextlib import suppress
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from hydra.version import VersionBase
 from omegaconf import OmegaConf
 
 import nasflow
-from nasflow.cli import JOBS
-from nasflow.config import composed, instantiate
+from nasflow.cli import JOBS, as_overrides
+from nasflow.config import composed, instantiate, plain
 from nasflow.tasks import Digits
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
@@ -31,12 +38,41 @@ def test_every_job_has_a_primary_configuration(job: str) -> None:
 def test_every_leaf_opens_with_a_command(group: str, name: str) -> None:
     lines = (ROOT / "conf" / group / f"{name}.yaml").read_text().splitlines()
     first = next(line for line in lines if not line.startswith("# @"))
-    assert re.match(r"# nasflow (search|worker|export|report|bench) ", first), first
+    assert re.match(rf"# nasflow ({'|'.join(JOBS)}) ", first), first
+
+
+def commands_of(path: Path) -> list[str]:
+    """Commands in the lines of comment that a yaml opens with, or in the blocks of shell of a page."""
+    text = path.read_text()
+    if path.suffix == ".yaml":
+        head = takewhile(lambda line: line.startswith("#"), text.splitlines())
+        return [line.removeprefix("# ") for line in head if line.startswith("# nasflow ")]
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE)).replace("\\\n", " ")
+    parts = [part.strip() for line in blocks.splitlines() for part in re.split(r"; | &$", line)]
+    return [part for part in parts if part.startswith("nasflow ")]
+
+
+PAGES = [*sorted((ROOT / "conf").rglob("*.yaml")), ROOT / "README.md"]
+COMMANDS = [(path.relative_to(ROOT), command) for path in PAGES for command in commands_of(path)]
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=[f"{path}-{command[8:40]}" for path, command in COMMANDS])
+def test_shown_commands_are_composed(path: Path, command: str) -> None:
+    _, job, *words = shlex.split(command)
+    config = composed(job, as_overrides(job, words))
+    assert "???" not in OmegaConf.to_yaml(config), "the command gives all that must be given"
+
+
+def test_commands_are_found() -> None:
+    shown = {path for path, _ in COMMANDS}
+    assert {path.relative_to(ROOT) for path in PAGES} == shown
+    assert len(commands_of(ROOT / "README.md")) >= 5
 
 
 # Leaves that cannot be built from nothing, and what they need; None where it is a running service.
 NEEDS: dict[tuple[str, str], list[str] | None] = {
     ("evaluator", "table"): ["evaluator.table.path={tmp}/table.parquet"],
+    ("suite", "search"): ["suite.tasks.nb201_digits.table={tmp}/table.parquet"],
     ("storage", "sqlite"): ["storage.url=sqlite:///{tmp}/study.db"],
     ("storage", "journal"): ["storage.path={tmp}/study.journal"],
     ("storage", "postgres"): None,
@@ -45,7 +81,7 @@ NEEDS: dict[tuple[str, str], list[str] | None] = {
     ("task", "cifar10"): ["task.folder={tmp}"],
     ("task", "cifar100"): ["task.folder={tmp}"],
 }
-JOB_OF = {"suite": "bench", "proxy": None}
+JOB_OF = {"suite": "bench", "source": "data", "proxy": None}
 
 
 def make_inputs(folder: Path) -> None:
@@ -89,6 +125,27 @@ def test_no_name_of_a_space_occurs_outside_its_folder(name: str) -> None:
         if word.search(line)
     ]
     assert not found
+
+
+@pytest.mark.parametrize("overrides", [[], ["nothing=1"]])
+def test_composing_leaves_an_application_of_the_callers_own_alone(overrides: list[str]) -> None:
+    with initialize_config_module("nasflow.conf", version_base="1.2"):
+        mine = GlobalHydra.instance().hydra
+        with suppress(HydraException):
+            composed("search", overrides)
+        assert GlobalHydra.instance().hydra is mine is not None
+        assert str(VersionBase.instance().version_base) == "1.2"
+        assert compose("worker", overrides=["run=a"]).run == "a"
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_what_is_not_there_is_named() -> None:
+    config = OmegaConf.create({"storage": {"url": "${oc.env:NASFLOW_NOT_SET}"}, "a": "${b.c}"})
+    with pytest.raises(ConfigError, match=r"^storage\.url cannot be read: Environment variable 'NASFLOW_NOT_SET' not"):
+        plain(config)
+    with pytest.raises(ConfigError, match=r"^a cannot be read: Interpolation key 'b\.c' not found\."):
+        plain(OmegaConf.create({"a": "${b.c}"}))
+    assert plain(config, resolve=False)["a"] == "${b.c}"
 
 
 def test_facade_names_exist() -> None:

@@ -19,7 +19,7 @@ def test_help_tells_commands_choices_and_values(job: str) -> None:
 
 
 def test_choices_name_what_is_there_and_mark_the_default() -> None:
-    lines = {line.split()[0]: line for line in job_help("search").splitlines() if line.startswith("  ") and line.split()}
+    lines = {line.split()[0]: line for line in job_help("search").splitlines() if line.startswith("  ")}
     assert [name.strip("[],") for name in lines["space"].split()[1:]] == leaves("space")
     assert "[nb201]" in lines["space"]
     assert "[costs], [device]" in lines["evaluator"]
@@ -39,7 +39,7 @@ def test_groups_that_a_job_does_not_read_are_left_out() -> None:
         ("data", ["import", "path=a"], ["action=import", "path=a"]),
         ("search", ["budget=3", "~strategy.score", "--cfg", "job", "-m"], None),
         ("export", ["arch=|a~0|+|b~0|"], ["arch='|a~0|+|b~0|'"]),
-        ("export", ["arch='|a~0|'", 'out=m'], None),
+        ("export", ["arch='|a~0|'", "out=m"], None),
         ("export", ["arch=null"], None),
         ("search", ["arch=|a|"], None),
     ],

@@ -9,9 +9,10 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
+from nasflow.models import Model
 from nasflow.objectives import Objectives
 from nasflow.pareto import hypervolume
-from nasflow.report import write_comparison, write_report
+from nasflow.report import Compared, write_comparison, write_report
 from nasflow.report.plots import frame, running_best, stairs
 from nasflow.report.results import Box, Results, Times
 from nasflow.study.storage import memory
@@ -75,11 +76,19 @@ def make_study(
     return study
 
 
+def model(slot: int, path: Path, **facts: Any) -> Model:
+    return Model(slot, path, "an architecture", trained=True, metrics={}, **facts)
+
+
 def report(folder: Path, study: Study, **changes: Any) -> str:
-    arguments: dict[str, Any] = {"config": CONFIG, "environment": ENVIRONMENT, "models": {}, "title": "A search"}
+    arguments: dict[str, Any] = {"config": CONFIG, "environment": ENVIRONMENT, "models": [], "title": "A search"}
     path = write_report(folder, study, study.space, TASK, **(arguments | changes))
     assert path == folder / "report.html"
     return path.read_text()
+
+
+def compared(name: str, study: Study, config: Mapping[str, Any] | None = None, **facts: Any) -> Compared:
+    return Compared(name, study, **({"task": TASK, "config": config or {}} | facts))
 
 
 class Page(HTMLParser):
@@ -157,7 +166,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     }
     objectives = Objectives(accuracy=MAX, latency_ms=MIN)
     study = make_study(objectives, [*POINTS, (0, 0, 0)], failed={7: "the loss is NaN & <gone>"}, provenance=provenance)
-    return folder, report(folder, study, models={2: "models/slot 2.onnx"})
+    return folder, report(folder, study, models=[model(2, folder / "models" / "slot 2.onnx")])
 
 
 def section(html: str, key: str) -> str:
@@ -166,7 +175,7 @@ def section(html: str, key: str) -> str:
 
 def rows_of(html: str) -> list[list[str]]:
     """Texts of the cells of all body rows."""
-    body = re.findall(r"<tr>(<th scope=\"row\">.*?)</tr>", html, flags=re.DOTALL)
+    body = re.findall(r"<tr>(<th scope=\"row\".*?)</tr>", html, flags=re.DOTALL)
     cells = [re.findall(r"<(th|td)[^>]*>(.*?)</\1>", row, flags=re.DOTALL) for row in body]
     return [[Page(cell).text for _, cell in row] for row in cells]
 
@@ -275,6 +284,16 @@ def test_infeasible_trials_are_no_part_of_the_front(tmp_path: Path) -> None:
     assert "2 trials without both figures cannot be shown" in check_page(html).text
 
 
+def test_histories_count_what_is_not_feasible(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX, params_m={"at_most": 0.35}), ruled_out=[4, 5], failed={6: "no"})
+    html = section(report(tmp_path, study), "history")
+    for words in ("evaluated (3)", "misses a bound (1)", "ruled out (2)", "failed (1)"):
+        assert words in html
+    assert "2 slots ruled out before it was known" in html
+    every = section(report(tmp_path, make_study(study.objectives, ruled_out=range(7))), "history")
+    assert "evaluated" not in every and "ruled out (" in every
+
+
 def test_nothing_finished_and_everything_failed(tmp_path: Path) -> None:
     objectives = Objectives(accuracy=MAX, latency_ms=MIN)
     empty = check_page(report(tmp_path / "empty", make_study(objectives, [])))
@@ -334,7 +353,7 @@ def test_names_cannot_break_out(tmp_path: Path) -> None:
         title=HOSTILE,
         config={"budget": HOSTILE, "strategy": {"_target_": HOSTILE, HOSTILE: HOSTILE}, "device": HOSTILE},
         environment={"processor": HOSTILE, "packages": {HOSTILE: HOSTILE}},
-        models=dict.fromkeys(range(7), "javascript:alert(1)"),
+        models=[model(slot, tmp_path / "javascript:alert(1)") for slot in range(7)],
     )
     page = check_page(html)
     assert not any(tag == "img" for tag, _ in page.tags)
@@ -345,7 +364,8 @@ def test_names_cannot_break_out(tmp_path: Path) -> None:
 
 def test_hostile_names_of_runs(tmp_path: Path) -> None:
     study = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
-    path = write_comparison(tmp_path / "c.html", [(f"_{HOSTILE}", study), ("b", study)], title=HOSTILE)
+    runs = [compared(f"_{HOSTILE}", study, {HOSTILE: HOSTILE}), compared("b", study)]
+    path = write_comparison(tmp_path / "c.html", runs, title=HOSTILE)
     page = check_page(path.read_text())
     assert HOSTILE in page.text and "<script" not in path.read_text()
 
@@ -375,8 +395,24 @@ def test_configured_reference_point(tmp_path: Path) -> None:
     assert f"Dominated share, {share:.4g} in the end" in text
     with pytest.raises(ConfigError, match="latency_ms"):
         Box.below({"accuracy": 0.5}, study.objectives, losses)
-    with pytest.raises(ConfigError, match="No trial is better"):
-        Box.below({"accuracy": 0.99, "latency_ms": 2}, study.objectives, losses)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        {"accuracy": 0.99, "latency_ms": 2},  # no trial is as accurate
+        {"accuracy": 0.94, "latency_ms": 0.25},  # some are so accurate, some are so fast, none is both
+        {"accuracy": 0.99, "latency_ms": 0.1},
+        {"accuracy": 0.5, "latency_ms": 0.2},  # none is faster
+    ],
+)
+def test_reference_point_that_no_trial_beats(tmp_path: Path, reference: dict[str, float]) -> None:
+    study = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
+    text = check_page(report(tmp_path, study, config=CONFIG | {"reference": reference})).text
+    assert "Dominated share, 0 in the end, of the box from the reference point" in text
+    assert "to the best seen values (accuracy 0.95, latency 0.2 ms)" in text
+    box = Box.below(reference, study.objectives, Results.of(study).losses)
+    np.testing.assert_array_equal(Results.of(study).hypervolumes(box), np.zeros(7))
 
 
 def test_running_best_ignores_infeasible_trials() -> None:
@@ -422,9 +458,12 @@ def test_comparison(tmp_path: Path) -> None:
     better = [(a + 0.01, latency, p) for a, latency, p in POINTS]
     first = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
     second = make_study(Objectives(accuracy=MAX, latency_ms=MIN | {"at_most": 0.6}), better, seed=9)
-    path = write_comparison(tmp_path / "out" / "c.html", [("run", first), ("run", second)])
+    path = write_comparison(tmp_path / "out" / "c.html", [compared("run", first), compared("run", second, CONFIG)])
     page = check_page(path.read_text())
     rows = rows_of(path.read_text())
+    rows, settings = rows[:2], rows[2:]
+    assert [row[4] for row in rows] == ["7", "7 of 8"]
+    assert settings == [["strategy", "the search", "–", "NSGA2(population=4)"]]
     assert [row[0] for row in rows] == ["run (1)", "run (2)"] and [row[2] for row in rows] == ["5", "9"]
     assert [row[7] for row in rows] == ["1", "3"]  # of the joint front: slot 2 of the first, all feasible of the second
     losses = np.array([(-a, latency) for a, latency, _ in [*POINTS, *better[:2], better[3], better[4], better[6]]])
@@ -437,7 +476,7 @@ def test_comparison(tmp_path: Path) -> None:
 
 def test_comparison_of_one_objective_with_a_run_that_has_nothing(tmp_path: Path) -> None:
     objectives = Objectives(accuracy=MAX)
-    runs = [("a", make_study(objectives)), ("b", make_study(objectives, []))]
+    runs = [compared("a", make_study(objectives)), compared("b", make_study(objectives, []))]
     path = write_comparison(tmp_path / "c.html", runs)
     check_page(path.read_text())
     assert [row[-1] for row in rows_of(path.read_text())] == ["0.9500", "–"]
@@ -448,7 +487,7 @@ def test_comparison_of_one_objective_with_a_run_that_has_nothing(tmp_path: Path)
 def test_only_like_runs_are_compared(tmp_path: Path) -> None:
     accuracy, both = make_study(Objectives(accuracy=MAX)), make_study(Objectives(accuracy=MAX, latency_ms=MIN))
     with pytest.raises(ConfigError, match="at least two"):
-        write_comparison(tmp_path / "c.html", [("a", accuracy)])
+        write_comparison(tmp_path / "c.html", [compared("a", accuracy)])
     with pytest.raises(ConfigError, match="'b' has maximize accuracy, minimize latency_ms"):
-        write_comparison(tmp_path / "c.html", [("a", accuracy), ("b", both)])
+        write_comparison(tmp_path / "c.html", [compared("a", accuracy), compared("b", both)])
     assert not (tmp_path / "c.html").exists()

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from nasflow.study import workers
+from nasflow.study.storage import memory
 from nasflow.study.workers import Heartbeat, Liveness, Worker
-from tests.nasflow.studies import exit_code, forked
+from tests.nasflow.studies import ROW, exit_code, forked, opened
 
 
 class Clock:
@@ -84,6 +85,30 @@ def test_others_live_by_their_heartbeat(text: str) -> None:
     clock.now += 1
     assert liveness.is_dead(text, 2.0)
     assert not liveness.is_dead(text, 3.0), "it has come back"
+
+
+def test_worker_of_a_former_boot_is_dead_at_once() -> None:
+    worker = Worker.current()
+    former = str(replace(worker, namespace=f"former-boot/{worker.namespace.partition('/')[2]}"))
+    liveness = Liveness(lease_s=1e9)
+    assert liveness.is_dead(former, workers._boot_time() - 60)
+    assert liveness.is_dead(former, None)
+    assert not liveness.is_dead(former, workers._boot_time() + 60), "another machine of the same name"
+    assert not liveness.is_dead(str(replace(Worker.parse(former), host="board")), workers._boot_time() - 60)
+    assert not liveness.is_dead(str(replace(worker, namespace="", started="")), workers._boot_time() - 60)
+    now = time.time()
+    assert 0 < now - workers._boot_time() <= now
+
+
+def test_slot_of_a_former_boot_is_taken_up_at_once() -> None:
+    study, worker = opened(memory()), Worker.current()
+    former = str(replace(worker, namespace="former-boot/pid:[1]"))
+    study.beat(former, workers._boot_time() - 60)
+    assert study.claim(0, ROW, former)
+    assert study.reap(Liveness(lease_s=1e9)) == [0]
+    study.claim(0, ROW, former)
+    study.beat(former, time.time())
+    assert study.reap(Liveness(lease_s=1e9)) == []
 
 
 def test_heartbeat_that_never_came_counts_from_first_sight() -> None:
