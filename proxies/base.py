@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from proxies.probe import Need, Probe
+from proxies.passes import Need
+from proxies.probe import OF_IMAGES, OF_LABELS, Probe
 
 __all__ = ["Need", "Proxy"]
 
@@ -18,7 +19,9 @@ class Proxy(ABC):
         name: What the proxy is called in tables and configurations.
         direction: Whether larger or smaller scores mean better networks.
         normalisation: `log` where scores span many orders of magnitude: models of them should see `normalise`.
-        needs: Which passes of the `Probe` it reads; passes that no proxy needs are not run.
+        needs: What it reads of the `Probe`: `gradients` of the loss by the weights, `channels` of layers' outputs
+            and their gradients, `curvature` (second derivatives), the `jacobian` (derivatives by the images), `codes`
+            of switches, the synaptic `flow`, the minibatch's `labels`. What no proxy needs is not computed.
     """
 
     name: ClassVar[str]
@@ -28,8 +31,13 @@ class Proxy(ABC):
 
     @property
     def needs_data(self) -> bool:
-        """Whether the proxy reads a minibatch."""
-        return bool(self.needs & {"codes", "gradients"})
+        """Whether the proxy reads a minibatch's images."""
+        return bool(self.needs & OF_IMAGES)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the proxy reads a minibatch's labels."""
+        return bool(self.needs & OF_LABELS)
 
     @abstractmethod
     def score(self, probe: Probe) -> float:

@@ -1,6 +1,6 @@
 """The engine: architectures in, one array of scores per proxy out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,17 +8,23 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from proxies.base import Proxy
-from proxies.gradients import GradNorm, Snip
+from proxies.gradients import Fisher, GradNorm, Grasp, Plain, Snip
+from proxies.jacobian import EpeNas, Jacov
 from proxies.nwot import Nwot
 from proxies.probe import Probe
-from proxies.size import Macs, Params
+from proxies.size import Flops, Macs, Params
 from proxies.synflow import SynFlow
+from proxies.weights import L2Norm
+from proxies.zen import Zen
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ArchitectureError, ConfigError, NetworkError, TaskError, unknown
+from searchspaces.network import Arrays, Network, init_weights
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
 
-SHIPPED: Mapping[str, type[Proxy]] = {kind.name: kind for kind in (Params, Macs, SynFlow, Nwot, GradNorm, Snip)}
+_FREE = (Params, Macs, Flops, L2Norm, SynFlow, Zen)
+_OF_DATA = (Nwot, Jacov, EpeNas, GradNorm, Plain, Snip, Fisher, Grasp)
+SHIPPED: Mapping[str, type[Proxy]] = {kind.name: kind for kind in (*_FREE, *_OF_DATA)}
 
 
 def score(
@@ -27,12 +33,14 @@ def score(
     proxies: Sequence[str | Proxy],
     data: tuple[ArrayLike, ArrayLike] | None = None,
     seed: int = 0,
+    init: Callable[[Network, int], Arrays] = init_weights,
+    split: int = 1,
 ) -> dict[str, NDArray[np.float64]]:
     """Score architectures by zero-cost proxies.
 
     Each network is built once, and proxies share the passes through it. A score depends on the architecture, the
-    task's shapes, `data` and `seed` alone, not on the other architectures or proxies. One network is in memory at a
-    time; the minibatch decides how much that is.
+    task's shapes, `data`, `seed` and `init` alone, not on the other architectures or proxies. One network is in
+    memory at a time, with what a training step on the minibatch takes; see `split`.
 
     Args:
         archs: `n` architectures of a search space.
@@ -41,16 +49,20 @@ def score(
         data: A minibatch: images `(m, c, h, w)`, scaled as for training, and labels `(m,)`. Proxies of gradients
             and codes need it.
         seed: Seed of the networks' initial weights, the same for all.
+        init: Draws the initial weights of a network by the seed; `uniform_weights` are those of published scores.
+        split: Into how many parts networks are cut to save memory; scores stay the same, but take longer.
 
     Returns:
         Raw scores `(n,)`, float64, by the proxies' names; `Proxy.normalise` compresses their scale.
 
     Raises:
         ArchitectureError: If the architectures do not belong to a search space.
-        ConfigError: If a proxy is unknown or named twice.
+        ConfigError: If a proxy is unknown or named twice, or `split` is below 1.
         TaskError: If the minibatch is missing or does not belong to the task.
         NetworkError: If a score is not defined or not finite.
     """
+    if split < 1:
+        raise ConfigError(f"Networks are cut into at least 1 part, but split={split}: give the number of parts.")
     chosen = _resolve(proxies)
     needs = frozenset(need for proxy in chosen for need in proxy.needs)
     hungry = [proxy.name for proxy in chosen if proxy.needs_data]
@@ -65,7 +77,7 @@ def score(
         )
     scores = {proxy.name: np.empty(len(archs)) for proxy in chosen}
     for i, row in enumerate(archs.rows):
-        probe = Probe(space.network(row, task), images, labels, needs, seed)
+        probe = Probe(space.network(row, task), images, labels, needs, seed, init, split)
         for proxy in chosen:
             scores[proxy.name][i] = _finite(proxy.score(probe), proxy, archs[i])
     return scores

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 import torch
 
-from proxies.base import Proxy
-from proxies.probe import Need, Probe
+from proxies.base import Need, Proxy
+from proxies.probe import Probe
 from searchspaces.errors import NetworkError
 
 

@@ -2,8 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from proxies.base import Proxy
-from proxies.probe import Need, Probe
+from proxies.base import Need, Proxy
+from proxies.probe import Probe
 
 
 class SynFlow(Proxy):

@@ -1,6 +1,22 @@
 """Evaluation suites of `nasflow bench`."""
 
-from nasflow.suites.base import Cell, Row, Suite, cells
+from nasflow.suites.base import Cell, Comparison, Row, Suite, UnavailableError, cells
 from nasflow.suites.build_throughput import BuildThroughput
+from nasflow.suites.proxy_correlation import ProxyCorrelation, Ranked
+from nasflow.suites.proxy_throughput import ProxyThroughput
+from nasflow.suites.search import Benchmark, SearchComparison
 
-__all__ = ["BuildThroughput", "Cell", "Row", "Suite", "cells"]
+__all__ = [
+    "Benchmark",
+    "BuildThroughput",
+    "Cell",
+    "Comparison",
+    "ProxyCorrelation",
+    "ProxyThroughput",
+    "Ranked",
+    "Row",
+    "SearchComparison",
+    "Suite",
+    "UnavailableError",
+    "cells",
+]

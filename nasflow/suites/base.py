@@ -1,8 +1,17 @@
 """Evaluation suites: grids of task × method × samples × seed whose cells run, and are cached, one by one."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from searchspaces.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+class UnavailableError(ConfigError):
+    """A method cannot run in this installation; the suite goes on without it."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +81,28 @@ class Suite(Protocol):
     published: Sequence[Row]
 
     def run(self, cell: Cell) -> Mapping[str, float]:
-        """Run one cell and return its metrics."""
+        """Run one cell and return its metrics.
+
+        Raises:
+            UnavailableError: If the cell's method lacks an optional package.
+        """
         ...
 
     def settings(self) -> Mapping[str, Any]:
         """Return what else decides the results; part of the cache's key."""
+        ...
+
+
+@runtime_checkable
+class Comparison(Suite, Protocol):
+    """A suite that also tells what follows from several cells, and which settings decide a single one."""
+
+    def cell_settings(self, cell: Cell) -> Mapping[str, Any]:
+        """Return what decides a cell's result besides `settings`; so a new method leaves those of others cached."""
+        ...
+
+    def summary(self, results: Mapping[Cell, Mapping[str, float]]) -> Sequence[Row]:
+        """Return rows that follow from the metrics of several cells, such as quartiles and tests over seeds."""
         ...
 
 
@@ -87,3 +113,32 @@ def cells(suite: Suite, tasks: Sequence[str], methods: Sequence[str], seeds: int
             for samples in suite.samples:
                 for method in methods:
                     yield Cell(task, method, samples, seed)
+
+
+class OnTables(Protocol):
+    """A task of a suite that reads tables.
+
+    Attributes:
+        missing: Paths of the tables that are not there.
+    """
+
+    @property
+    def missing(self) -> list[str]: ...  # noqa: D102
+
+
+Task = TypeVar("Task", bound=OnTables)
+
+
+def present(tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Return the tasks whose tables are there; a line tells of each other one.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    for name, task in tasks.items():
+        for path in task.missing:
+            logger.warning("Task %s is left out: there is no table %s (see nasflow data list).", name, path)
+    found = {name: task for name, task in tasks.items() if not task.missing}
+    if not found:
+        raise ConfigError("None of the suite's tables is there: import one (nasflow data list tells which).")
+    return found

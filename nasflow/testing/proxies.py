@@ -7,13 +7,17 @@ Example:
     ...         return MyProxy()
 """
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from proxies import Proxy, score
+from proxies.engine import SHIPPED
 from searchspaces.arch import ArchBatch
+from searchspaces.errors import TaskError
 from searchspaces.genes import Gene
 from searchspaces.network import INPUT, Network, NetworkBuilder
 from searchspaces.space import SearchSpace
@@ -81,6 +85,30 @@ class ProxyContract:
         """An architecture scored alone has the score it has among others."""
         together = self._score(proxy, archs, data)
         np.testing.assert_array_equal(self._score(proxy, archs[4], data), together[4:5])
+
+    def test_scores_do_not_depend_on_other_proxies(self, proxy: Proxy, archs: ArchBatch, data: object) -> None:
+        """Proxies share a module and its passes: in company a proxy gives what it gives alone."""
+        company = [name for name in SHIPPED if name != proxy.name]
+        for order in ([*company, proxy], [proxy, *company]):
+            scores = score(archs[:2], self.task, order, data, seed=7)  # type: ignore[arg-type]
+            np.testing.assert_array_equal(scores[proxy.name], self._score(proxy, archs[:2], data))
+
+    def test_splitting_networks_changes_nothing(self, proxy: Proxy, archs: ArchBatch, data: object) -> None:
+        """Less memory for the same scores, to the bit."""
+        split = score(archs[:2], self.task, [proxy], data, seed=7, split=3)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(split[proxy.name], self._score(proxy, archs[:2], data))
+
+    def test_needs_what_it_declares(self, proxy: Proxy, archs: ArchBatch, data: Any) -> None:
+        """Without a declared need of data, images and labels do not matter; without one of labels, labels do not."""
+        images, labels = data
+        whole = self._score(proxy, archs[:2], data)
+        if not proxy.needs_labels:
+            np.testing.assert_array_equal(self._score(proxy, archs[:2], (images, labels[::-1].copy())), whole)
+        if proxy.needs_data:
+            with pytest.raises(TaskError):
+                self._score(proxy, archs[:2], None)
+        else:
+            np.testing.assert_array_equal(self._score(proxy, archs[:2], None), whole)
 
     def test_normalisation_keeps_the_order_and_survives_extremes(self, proxy: Proxy) -> None:
         """Normalised scores are finite and rank as the raw ones."""
