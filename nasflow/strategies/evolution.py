@@ -29,10 +29,16 @@ class RegularizedEvolution:
 
     def propose(self, log: Log, k: int, rng: np.random.Generator) -> tuple[Rows, float | None]:
         """Return `k` children of tournament winners; random samples until the population is full."""
+        parents = self.parents(log, k, rng)
+        return (log.space.mutate(parents, rng) if len(parents) else log.space.sample(k, rng)), None
+
+    def parents(self, log: Log, k: int, rng: np.random.Generator) -> Rows:
+        """Return `k` tournament winners, shape `(k, genes)`; none until the population is full."""
         members = judged(log)[-self.population :]
         if len(members) < self.population:
-            return log.space.sample(k, rng), None
+            return log.rows[:0]
         order = best_first(log.losses[members], log.violation[members])
         # The draws are places in the order, of which the smallest wins.
         winners = rng.integers(len(members), size=(k, self.tournament)).min(axis=1)
-        return log.space.mutate(log.rows[members[order[winners]]], rng), None
+        chosen: Rows = log.rows[members[order[winners]]]
+        return chosen

@@ -21,6 +21,34 @@ _MAX_EDITS = 3
 _SAMPLES = (16, 256, 4096)
 
 
+class Classes:
+    """Canonical classes of rows; each row's is computed once, and a growing log is not gone through again."""
+
+    def __init__(self) -> None:
+        self._fingerprint = ""
+        self._known: dict[bytes, bytes] = {}
+        self._log: tuple[Rows, set[bytes]] = (np.zeros((0, 0), dtype=np.int64), set())
+
+    def __call__(self, space: GeneSpace, rows: Rows) -> list[bytes]:
+        """Return one key per row, equal within a class."""
+        if space.fingerprint != self._fingerprint:
+            self._fingerprint, self._known, self._log = space.fingerprint, {}, (rows[:0], set())
+        raw = [row.tobytes() for row in rows]
+        unknown = [i for i, row in enumerate(raw) if row not in self._known]
+        if unknown:
+            self._known.update(zip([raw[i] for i in unknown], space.keys(rows[unknown]), strict=True))
+        return [self._known[row] for row in raw]
+
+    def taken(self, log: Log) -> set[bytes]:
+        """Return the classes of what is in the log or under way."""
+        pending = self(log.space, log.pending)
+        former, classes = self._log
+        if not np.array_equal(former, log.rows[: len(former)]):
+            former, classes = log.rows[:0], set()
+        self._log = log.rows, classes.union(self(log.space, log.rows[len(former) :]))
+        return self._log[1].union(pending)
+
+
 class Deduplicate:
     """Keeps a strategy from proposing what is in the log or under way, or one thing twice.
 
@@ -39,17 +67,16 @@ class Deduplicate:
     def __init__(self, strategy: Strategy, tries: int = 5) -> None:
         self.strategy = strategy
         self.tries = at_least("tries", tries, 1)
-        self._classes: dict[bytes, bytes] = {}
-        self._fingerprint = ""
+        self._classes = Classes()
 
     def propose(self, log: Log, k: int, rng: np.random.Generator) -> tuple[Rows, float | None]:
         """Return up to `k` architectures of classes that are new."""
-        taken = set(self._keys(log.space, log.rows)) | set(self._keys(log.space, log.pending))
+        taken = self._classes.taken(log)
         chosen: list[NDArray[np.int64]] = []
         fidelity: float | None = None
         for candidates in self._candidates(log, k, rng):
             rows, fidelity = candidates
-            for row, key in zip(rows, self._keys(log.space, rows), strict=True):
+            for row, key in zip(rows, self._classes(log.space, rows), strict=True):
                 if len(chosen) < k and key not in taken:
                     taken.add(key)
                     chosen.append(row)
@@ -70,16 +97,6 @@ class Deduplicate:
             yield log.space.mutate(rows[rng.integers(len(rows), size=_MUTANTS)], rng, edits), fidelity
         for n in _SAMPLES:
             yield log.space.sample(n, rng), fidelity
-
-    def _keys(self, space: GeneSpace, rows: Rows) -> list[bytes]:
-        """Canonical classes of `rows`; each row's is computed once."""
-        if space.fingerprint != self._fingerprint:
-            self._classes, self._fingerprint = {}, space.fingerprint
-        raw = [row.tobytes() for row in rows]
-        unknown = [i for i, row in enumerate(raw) if row not in self._classes]
-        if unknown:
-            self._classes.update(zip([raw[i] for i in unknown], space.keys(rows[unknown]), strict=True))
-        return [self._classes[row] for row in raw]
 
 
 class Filter:
