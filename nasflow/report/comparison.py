@@ -1,6 +1,8 @@
-"""Comparison of several searches for the same objectives."""
+"""Comparison of several searches for the same task and objectives."""
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -12,17 +14,17 @@ from matplotlib.axes import Axes
 from nasflow.objectives import Objective
 from nasflow.pareto import non_dominated
 from nasflow.report.canvas import SERIES, Plot, render
-from nasflow.report.markup import paragraph, section, table, write_page
+from nasflow.report.differences import Compared, Difference, check_tasks, differences, purpose, warnings
+from nasflow.report.markup import Section, paragraph, section, table, write_page
 from nasflow.report.page import plot_section
 from nasflow.report.plots import axes_of, describe_box, finish, over_slots, running_best, stairs
 from nasflow.report.results import Box, Floats, Results
 from nasflow.report.text import aim, bounds, count, esc, figure, label, listing, moment, name
-from nasflow.study.study import Study
 from searchspaces.errors import ConfigError
 
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-Runs = Sequence[tuple[str, Study]]
+Runs = Sequence[Compared]
 Named = Sequence[tuple[str, Results]]
 
 
@@ -30,29 +32,38 @@ def write_comparison(out: Path, runs: Runs, title: str = "Comparison of searches
     """Write a self-contained page that compares searches, and its plots as PNG into the folder `<out's name>_plots`.
 
     Hypervolumes of all runs are taken in one box, from the best to 10 % beyond the worst feasible trial of any run.
+    The page lists the settings in which the runs differ, and warns of those that keep figures from comparing. Runs
+    of different spaces are compared, with a warning, for their networks solve the same task; those of different
+    tasks are not.
 
     Args:
         out: The page.
-        runs: Names and studies.
+        runs: The searches.
         title: Heading of the page.
 
     Returns:
         Path of the page.
 
     Raises:
-        ConfigError: If there are fewer than two runs, or they do not optimise the same metrics.
+        ConfigError: If there are fewer than two runs, they do not optimise the same metrics, or their tasks differ.
     """
     if len(runs) < 2:
         raise ConfigError(f"A comparison needs at least two runs, but got {len(runs)}: name more folders.")
     entries = _common_objectives(runs)
-    named = [(text, Results.of(study)) for text, study in _distinct(runs)]
+    check_tasks(runs)
+    runs = _distinct(runs)
+    named = [(run.name, Results.of(run.study)) for run in runs]
     counted = [results.losses[results.feasible] for _, results in named]
     losses = np.concatenate(counted)
     box = Box.around(losses) if len(losses) else None
     plots = _plots(named, entries, box)
+    found = differences(runs)
+    notices = [paragraph(html, "notice") for html in warnings(runs, found)]
     written = moment(datetime.now(UTC))
+    lead = paragraph(esc(_sentence(named, entries, box)), "lead")
     parts = [
-        section("summary", "Runs", paragraph(esc(_sentence(named, entries, box)), "lead"), _table(named, runs, box)),
+        section("summary", "Runs", *notices, lead, _table(named, runs, box)),
+        _settings(runs, found),
         plot_section("plots", "Progress and Pareto fronts" if len(entries) > 1 else "Progress", plots),
     ]
     for plot in plots:
@@ -61,15 +72,25 @@ def write_comparison(out: Path, runs: Runs, title: str = "Comparison of searches
     return write_page(out, title, subtitle, [part for part in parts if part])
 
 
+def _settings(runs: Runs, found: Sequence[Difference]) -> Section:
+    """The settings in which the runs differ."""
+    if not found:
+        return section("settings", "Settings", paragraph("The runs differ in nothing but budget and seed."))
+    heads = ["Setting", "decides", *(_breakable(run.name) for run in runs)]
+    rows = [[_breakable(entry.key), esc(purpose(entry)), *map(esc, entry.values)] for entry in found]
+    listed = table("Settings that differ, beside budget and seed", heads, rows, [False] * len(heads))
+    return section("settings", "Settings", listed)
+
+
 def _common_objectives(runs: Runs) -> tuple[Objective, ...]:
-    entries = runs[0][1].objectives.optimised
+    entries = runs[0].study.objectives.optimised
     wanted = [(entry.metric, entry.direction) for entry in entries]
-    for text, study in runs[1:]:
-        found = [(entry.metric, entry.direction) for entry in study.objectives.optimised]
+    for run in runs[1:]:
+        found = [(entry.metric, entry.direction) for entry in run.study.objectives.optimised]
         if found != wanted:
             raise ConfigError(
-                f"Only runs that optimise the same metrics can be compared, but {runs[0][0]!r} has {_goals(wanted)} "
-                f"and {text!r} has {_goals(found)}. Leave one out, or search again with the same objective."
+                f"Only runs that optimise the same metrics can be compared, but {runs[0].name!r} has {_goals(wanted)} "
+                f"and {run.name!r} has {_goals(found)}. Leave one out, or search again with the same objective."
             )
     return entries
 
@@ -78,15 +99,20 @@ def _goals(pairs: Sequence[tuple[str, str | None]]) -> str:
     return ", ".join(f"{direction} {metric}" for metric, direction in pairs)
 
 
-def _distinct(runs: Runs) -> list[tuple[str, Study]]:
+def _distinct(runs: Runs) -> list[Compared]:
     """Number runs of the same name."""
-    names = [text for text, _ in runs]
+    names = [run.name for run in runs]
     numbered = [
         f"{text} ({names[: i + 1].count(text)})" if names.count(text) > 1 else text for i, text in enumerate(names)
     ]
     # matplotlib leaves out what begins with an underscore
     shown = [f" {text}" if text.startswith("_") else text for text in numbered]
-    return [(text, study) for text, (_, study) in zip(shown, runs, strict=True)]
+    return [replace(run, name=text) for text, run in zip(shown, runs, strict=True)]
+
+
+def _breakable(text: str) -> str:
+    """Return an override as HTML that may break between its parts."""
+    return "<wbr>".join(esc(part) for part in re.split(r"(?<=[.,=/])(?!\d)", text))
 
 
 def _sentence(named: Named, entries: Sequence[Objective], box: Box | None) -> str:
@@ -97,13 +123,15 @@ def _sentence(named: Named, entries: Sequence[Objective], box: Box | None) -> st
 
 
 def _table(named: Named, runs: Runs, box: Box | None) -> str:
-    entries, joint = runs[0][1].objectives.optimised, _joint_front(named)
+    entries, joint = runs[0].study.objectives.optimised, _joint_front(named)
     heads = ["Run", "space", "seed", "bounds", "evaluations", "failed", "non-dominated", "in the joint front"]
     heads += [f"best {esc(label(entry.metric))}<small>{aim(entry)}</small>" for entry in entries]
     rows = []
-    for (text, results), (_, study), members in zip(named, runs, joint, strict=True):
+    for (text, results), run, members in zip(named, runs, joint, strict=True):
         limits = "; ".join(f"{name(entry.metric)} {bounds(entry)}" for entry in results.objectives.bounded)
-        cells = [esc(text), esc(study.space.name), str(study.seed), esc(limits or "none"), f"{len(results):,}"]
+        budget = f" of {run.config['budget']}" if "budget" in run.config else ""
+        cells = [_breakable(text), esc(run.study.space.name), str(run.study.seed), esc(limits or "none")]
+        cells.append(esc(f"{len(results):,}{budget}"))
         cells += [f"{len(results.in_state('failed')):,}", str(len(results.front)), str(members)]
         cells += [figure(running_best(results, entry)[-1]) if len(results) else "–" for entry in entries]
         if len(entries) > 1:

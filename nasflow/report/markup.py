@@ -1,5 +1,6 @@
 """HTML by small functions. Arguments called `html` are taken as they are, texts are escaped."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def tiles(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[bool]) -> str:
-    """Return a table whose first column names the row; it scrolls sideways on narrow screens.
+    """Return a table whose first column names the row; on narrow screens each row becomes a block of labelled lines.
 
     Args:
         caption: What it holds; text.
@@ -96,11 +97,15 @@ def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], num
         rows: Html of the cells.
         numeric: Per column, whether it holds numbers.
     """
+    labels = [f' data-label="{re.sub("<[^>]*>", "", html.replace("<small>", ", "))}"' for html in heads]
     css = [' class="n"' if is_number else "" for is_number in numeric]
     head = "".join(f'<th scope="col"{style}>{html}</th>' for html, style in zip(heads, css, strict=True))
     body = "".join(
-        f'<tr><th scope="row">{cells[0]}</th>'
-        + "".join(f"<td{style}>{html}</td>" for html, style in zip(cells[1:], css[1:], strict=True))
+        f'<tr><th scope="row"{labels[0]}>{cells[0]}</th>'
+        + "".join(
+            f"<td{style}{label}><div>{html}</div></td>"
+            for html, style, label in zip(cells[1:], css[1:], labels[1:], strict=True)
+        )
         + "</tr>\n"
         for cells in rows
     )

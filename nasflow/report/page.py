@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from nasflow.models import Model
 from nasflow.report import sections
 from nasflow.report.canvas import Plot
 from nasflow.report.markup import Section, section, write_page
@@ -26,9 +27,8 @@ def write_report(
     task: Task,
     config: Mapping[str, Any],
     environment: Mapping[str, Any],
-    models: Mapping[int, str],
+    models: Sequence[Model],
     title: str,
-    test_accuracy: Mapping[int, float] | None = None,
 ) -> Path:
     """Write `report.html` and `plots/*.png` into `folder`, replacing former ones.
 
@@ -44,9 +44,8 @@ def write_report(
             optimised metric a value) is the reference point of hypervolumes. Without it, that lies beyond the worst
             feasible trial by 10 % of the feasible trials' range.
         environment: What it ran on, as `nasflow.environment` gives it.
-        models: ONNX files by slot, relative to `folder`.
+        models: The ONNX files that the run hands back, inside `folder`.
         title: Heading of the page.
-        test_accuracy: Accuracy of the models on the test images by slot, for those that were trained.
 
     Returns:
         Path of the page.
@@ -56,7 +55,7 @@ def write_report(
     """
     results = Results.of(study)
     times = Times.of(study, results.records)
-    run = sections.Run(folder, results, times, space, task, config, environment, models, test_accuracy or {})
+    run = sections.Run(folder, results, times, space, task, config, environment, models)
     fronts, histories = _plots(results, config.get("reference"))
     written = moment(datetime.now(UTC))
     parts = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ Indices = NDArray[np.int64]
 Points = tuple[Floats, Floats]
 _RASTERED = 1000  # more dots than this are an image within the SVG, which stays small
 _FRAMED = 8  # with fewer points nothing is an outlier
+_LEGEND_WIDTH = 84  # letters that fit side by side
 _NUMBERED = 14  # larger fronts have no slot numbers, which would cover each other
 
 
@@ -124,20 +125,46 @@ def _history_plot(results: Results, entry: Objective, stem: str) -> Plot:
     failed = [record.slot for record in results.in_state("failed")]
 
     def paint(axes: Axes) -> None:
-        _crosses(axes, points, np.flatnonzero(results.missed & np.isfinite(values)))
-        _rings(axes, points, np.flatnonzero(results.feasible), "evaluated")
+        _rings(axes, points, np.flatnonzero(results.feasible), _counted("evaluated", int(results.feasible.sum())), INK)
+        _infeasible(axes, results, points)
         if failed:
-            low = [0.02] * len(failed)
-            axes.plot(failed, low, "|", transform=axes.get_xaxis_transform(), c=MISSED, markersize=9, label="failed")
+            low, text = [0.02] * len(failed), _counted("failed", len(failed))
+            axes.plot(failed, low, "|", transform=axes.get_xaxis_transform(), c=MISSED, markersize=9, label=text)
         if results.feasible.any():
             axes.plot(points[0], best, drawstyle="steps-post", color=FRONT, linewidth=1.6, label="best so far")
         _bounds(axes, entry, axis="y")
         _scales(axes, None, values)
         _frame(axes, (points[0], values), np.flatnonzero(np.isin(values, best)))
+        margin = 0.03 * float(np.ptp(points[0])) + 0.5  # all slots, also those without a mark
+        axes.set_xlim(points[0][0] - margin, points[0][-1] + margin)
+        if not np.isfinite(values).any():
+            axes.set_yticks([])
         over_slots(axes, label(entry.metric))
 
     outcome = f"best {quantity(entry.metric, best[-1])}" if results.feasible.any() else "no trial meets the bounds"
-    return render(stem, f"{name(entry.metric).capitalize()} by slot, {aim(entry)}d: {outcome}.", paint)
+    hidden = sum(entry.metric not in record.metrics for record in results.in_state("ruled_out"))
+    absent = f" {count(hidden, 'slot')} ruled out before it was known, marked at the lower edge." if hidden else ""
+    title = name(entry.metric)[:1].upper() + name(entry.metric)[1:]
+    return render(stem, f"{title} by slot, {aim(entry)}d: {outcome}.{absent}", paint)
+
+
+def _infeasible(axes: Axes, results: Results, points: Points) -> None:
+    """Mark what does not count: trials that miss a bound, and ruled-out slots, at the lower edge where not known."""
+    ruled_out = np.array([record.state == "ruled_out" for record in results.records])
+    known = np.isfinite(points[1])
+    kinds = (results.missed & ~ruled_out, "x", 24, "misses a bound"), (ruled_out, "1", 40, "ruled out")
+    for which, marker, size, text in kinds:
+        if not which.any():
+            continue
+        many = int(which.sum()) > _RASTERED
+        style: dict[str, Any] = {"marker": marker, "c": MUTED, "s": size, "linewidths": 1.0, "rasterized": many}
+        seen, hidden = points[0][which & known], points[0][which & ~known]
+        axes.scatter(seen, points[1][which & known], label=_counted(text, int(which.sum())), **style)
+        axes.scatter(hidden, np.full_like(hidden, 0.02), transform=axes.get_xaxis_transform(), **style)
+
+
+def _counted(text: str, n: int) -> str:
+    return f"{text} ({n:,})"
 
 
 def running_best(results: Results, entry: Objective) -> Floats:
@@ -177,10 +204,10 @@ def _crosses(axes: Axes, points: Points, which: Indices) -> None:
         axes.scatter(x, y, marker="x", c=MISSED, s=24, label="misses a bound", rasterized=many)
 
 
-def _rings(axes: Axes, points: Points, which: Indices, text: str) -> None:
+def _rings(axes: Axes, points: Points, which: Indices, text: str, colour: str = MUTED) -> None:
     if len(which):
         x, y, many = points[0][which], points[1][which], len(which) > _RASTERED
-        axes.scatter(x, y, s=22, facecolors="none", edgecolors=MUTED, label=text, rasterized=many)
+        axes.scatter(x, y, s=22, facecolors="none", edgecolors=colour, label=text, rasterized=many)
 
 
 def _bounds(axes: Axes, entry: Objective, axis: str) -> None:
@@ -252,4 +279,6 @@ def finish(axes: Axes, x_label: str, y_label: str) -> None:
     axes.set_ylabel(y_label)
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.figure.legend(handles, labels, loc="outside upper left", ncols=3, handletextpad=0.4, columnspacing=1.2)
+        columns = max(1, min(3, _LEGEND_WIDTH // (max(map(len, labels)) + 6)))
+        style = {"ncols": columns, "handletextpad": 0.4, "columnspacing": 1.2}
+        axes.figure.legend(handles, labels, loc="outside upper left", **style)

@@ -1,13 +1,14 @@
 """The parts of a search's report, each from the results to HTML."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
+from nasflow.models import Model, form
 from nasflow.objectives import Objective
 from nasflow.report.drawing import draw, legend
 from nasflow.report.markup import Section, details, facts, paragraph, section, table, tiles
@@ -33,6 +34,7 @@ from searchspaces.task import Task
 
 SHOWN = 12  # drawings beyond these, and lists longer than this, open on a click
 LISTED = 500  # trials beyond these are only in the study's log
+_USUAL = form("fp32", 1)  # goes without saying
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,7 @@ class Run:
         task: For which task.
         config: The resolved configuration.
         environment: What it ran on.
-        models: ONNX files by slot, relative to `folder`.
-        test_accuracy: Accuracy on the test images by slot, where it is known.
+        models: The ONNX files that the run hands back, inside `folder`.
     """
 
     folder: Path
@@ -58,12 +59,15 @@ class Run:
     task: Task
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
-    models: Mapping[int, str] = field(default_factory=dict)
-    test_accuracy: Mapping[int, float] = field(default_factory=dict)
+    models: Sequence[Model] = ()
 
     def arch(self, record: Record) -> str:
         """Return a record's architecture in the space's notation, as HTML."""
         return notation(self.space.format(record.row[None])[0])
+
+    def files(self, record: Record) -> list[Model]:
+        """Return what the run hands back of a record."""
+        return [model for model in self.models if model.slot == record.slot]
 
 
 # -- summary -----------------------------------------------------------------------------------------------------
@@ -199,10 +203,13 @@ def _cards(cards: Sequence[str]) -> str:
 
 
 def _card(run: Run, record: Record, drawing: str) -> str:
-    known = [e.metric for e in run.results.objectives.optimised if e.metric in record.metrics]
-    figures = ", ".join(f"{name(metric)} {quantity(metric, record.metrics[metric])}" for metric in known)
+    goals = run.results.objectives
+    known = dict.fromkeys(e.metric for e in (*goals.optimised, *goals.bounded) if e.metric in record.metrics)
+    figures = [f"{name(metric)} {quantity(metric, record.metrics[metric])}" for metric in known]
+    forms = [model.form for model in run.files(record) if model.form != _USUAL]
     return (
-        f'<article id="slot-{record.slot}"><h3>Slot {record.slot}</h3><p class="muted">{esc(figures)}</p>'
+        f'<article id="slot-{record.slot}"><h3>Slot {record.slot}</h3>'
+        f'<p class="muted">{esc("; ".join([", ".join(figures), *forms]))}</p>'
         f"{drawing}{run.arch(record)}</article>"
     )
 
@@ -211,14 +218,14 @@ def _models_table(run: Run, chosen: Sequence[Record], caption: str) -> str:
     results = run.results
     metrics = [metric for metric in results.metrics if any(metric in record.metrics for record in chosen)]
     best = {entry.metric: _best(entry, chosen) for entry in results.objectives.optimised}
-    tested = {record.slot: accuracy for record in chosen if (accuracy := _test_accuracy(run, record)) is not None}
+    tested = {record.slot: cell for record in chosen if (cell := _test_accuracies(run, record))}
     heads = ["Slot", *(_head(run, metric) for metric in metrics)]
     heads += ["test accuracy<small>not searched</small>"] if tested else []
     heads += ["bounds missed by"] if not len(results.front) else ["model"]
     rows = []
     for record in chosen:
         cells = [_slot(record), *(_cell(record, metric, best.get(metric)) for metric in metrics)]
-        cells += [figure(tested.get(record.slot, np.nan))] if tested else []
+        cells += [tested.get(record.slot, figure(np.nan))] if tested else []
         cells += [f"{record.violation:.1%}"] if not len(results.front) else [_link(run, record)]
         rows.append(cells)
     return table(caption, heads, rows, [False, *[True] * (len(heads) - 2), not len(results.front)])
@@ -246,8 +253,18 @@ def _cell(record: Record, metric: str, best: float | None) -> str:
     return f'<span class="best">{text}</span>' if value == best else text
 
 
-def _test_accuracy(run: Run, record: Record) -> float | None:
-    return run.test_accuracy.get(record.slot, noted(record, "test_accuracy"))
+def _test_accuracies(run: Run, record: Record) -> str:
+    """Those of the record's files, and of the weights before they were quantized; empty where none is known."""
+    files = run.files(record)
+    figures = [(model.precision, model.test_accuracy) for model in files]
+    figures += [("fp32", model.fp32_test_accuracy) for model in files] + [("fp32", noted(record, "test_accuracy"))]
+    cells: dict[str, str] = {}
+    for precision, accuracy in figures:  # what stands first is nearest to what is shipped
+        if accuracy is not None:
+            cells.setdefault(precision, figure(accuracy))
+    if cells.keys() <= {"fp32"}:
+        return cells.get("fp32", "")
+    return ", ".join(f"{cell} <small>{esc(precision)}</small>" for precision, cell in cells.items())
 
 
 def _slot(record: Record) -> str:
@@ -255,12 +272,15 @@ def _slot(record: Record) -> str:
 
 
 def _link(run: Run, record: Record) -> str:
-    path = run.models.get(record.slot)
-    if path is None:
-        return "–"
-    file = run.folder / path
-    size = f" <small>{file.stat().st_size / 1000:,.0f} kB</small>" if file.is_file() else ""
-    return f'<span class="whole"><a href="{esc(quote(path))}">{esc(path)}</a>{size}</span>'
+    return "<br>".join(_file(run, model) for model in run.files(record)) or "–"
+
+
+def _file(run: Run, model: Model) -> str:
+    path = model.path.relative_to(run.folder).as_posix()
+    facts = [model.form] if model.form != _USUAL else []
+    facts += [f"{model.path.stat().st_size / 1000:,.0f} kB"] if model.path.is_file() else []
+    about = f" <small>{esc(', '.join(facts))}</small>" if facts else ""
+    return f'<span class="whole"><a href="{esc(quote(path))}">{esc(path)}</a>{about}</span>'
 
 
 # -- trials ------------------------------------------------------------------------------------------------------

@@ -72,6 +72,14 @@ summary{cursor:pointer;font-weight:600}
 pre{background:var(--bg);border:1px solid var(--line);border-radius:6px;padding:.7rem .9rem;overflow-x:auto;
 font:.82rem/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;margin:.4rem 0 .9rem}
 @media (max-width:40rem){body{padding:1rem .6rem 2rem}section{padding:.9rem .8rem}h1{font-size:1.4rem}
-th,td{padding:.35rem .4rem}}
+.scroll{overflow-x:visible}.scroll table,.scroll tbody,.scroll tr,.scroll caption{display:block}
+.scroll thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+.scroll tr{border:1px solid var(--line);border-radius:8px;padding:.5rem .7rem;margin:0 0 .6rem}
+.scroll tbody th{display:block;border:0;padding:0 0 .25rem}
+.scroll td{display:flex;gap:.5rem;justify-content:space-between;align-items:baseline;border:0;padding:.12rem 0;
+text-align:right;white-space:normal}
+.scroll td::before,.scroll tbody th::before{content:attr(data-label);color:var(--muted);font-size:.85rem;
+font-weight:400;text-align:left;flex:none;max-width:50%;margin-right:.5rem}
+.scroll td>div{min-width:0;overflow-wrap:anywhere}.scroll td .arch{min-width:0}}
 @media print{body{max-width:none;background:#fff}section{break-inside:auto}article,figure{break-inside:avoid}}
 """

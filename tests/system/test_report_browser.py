@@ -84,7 +84,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         study.finish(claim, {"metrics": metrics, "violations": violations, "provenance": {}, "seconds": 1.0})
     folder = tmp_path_factory.mktemp("report")
     title = "<img src=http://example.invalid/x.png>"
-    return write_report(folder, study, space, Task("digits", (1, 8, 8), 10), {"budget": 30}, {}, {}, title)
+    return write_report(folder, study, space, Task("digits", (1, 8, 8), 10), {"budget": 30}, {}, [], title)
 
 
 def test_light_and_dark(browser: Browser, page: Path, tmp_path: Path) -> None:
