@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from devices import anchor, protocol
@@ -85,27 +86,35 @@ class Device:
         )
         self.plan = Plan(rounds, runs_per_round, restarts)
         self._memory: References | None = None
+        self._drift_told = False
 
     @property
     def options(self) -> dict[str, Any]:
         """All that decides what a latency on this device means, JSON-able."""
         return self.session.facts() | {"device": self.name, "precision": self.precision, "batch": self.batch}
 
-    def prepare(self, network: Network, weights: Arrays | None = None) -> bytes:
+    def prepare(
+        self, network: Network, weights: Arrays | None = None, images: NDArray[np.float32] | None = None
+    ) -> bytes:
         """Lower `network` to the ONNX model that this device measures.
 
-        Weights are drawn when none are given, and ranges of int8 are calibrated on random images: neither changes
-        the latency, but the model is for measuring only.
+        Args:
+            network: The network.
+            weights: Its weights, keyed `<node>.<weight>`; drawn when absent.
+            images: What ranges of int8 are calibrated on, `(n, c, h, w)`, n no less than the batch; random ones when
+                absent. Random weights and images leave the latency as it is, but such a model is for measuring only.
 
         Raises:
             NetworkError: If the weights do not belong to the network.
-            DeviceError: If the network cannot be quantized.
+            DeviceError: If the network cannot be quantized, or the images do not fit it.
         """
         with heavy_work():
             model = to_onnx(network, weights, batch=self.batch)
             if self.precision == "int8":
-                shape = (_CALIBRATION_BATCHES * self.batch, *network.input_shape)
-                model = quantize(model, np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+                if images is None:
+                    shape = (_CALIBRATION_BATCHES * self.batch, *network.input_shape)
+                    images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+                model = quantize(model, images)
             return _serialised(model)
 
     def job(self, model: Model) -> str:
@@ -192,9 +201,12 @@ class Device:
         paces = pace(collected.anchors, references)
         drifted = int(collected.drifted.sum())
         if drifted > _MANY_DRIFTED * len(paces):
-            logger.warning(
+            level = logging.DEBUG if self._drift_told else logging.WARNING  # each measurement states it anyway
+            self._drift_told = True
+            logger.log(
+                level,
                 "The machine's speed changed in %d of %d rounds of measuring, after %d rounds were done again: other "
-                "programs are running, or its clock varies",
+                "programs are running, or its clock varies. This is said once.",
                 drifted,
                 len(paces),
                 collected.redone,

@@ -28,12 +28,17 @@ if TYPE_CHECKING:
     from nasflow.objectives import Objective as Objective
     from nasflow.objectives import Objectives as Objectives
     from nasflow.strategies import NSGA2 as NSGA2
+    from nasflow.strategies import ColumnScore as ColumnScore
     from nasflow.strategies import Deduplicate as Deduplicate
     from nasflow.strategies import Filter as Filter
+    from nasflow.strategies import MoveProposal as MoveProposal
     from nasflow.strategies import OptunaSampler as OptunaSampler
+    from nasflow.strategies import ProxyScore as ProxyScore
     from nasflow.strategies import Random as Random
     from nasflow.strategies import RegularizedEvolution as RegularizedEvolution
+    from nasflow.strategies import Score as Score
     from nasflow.strategies import Strategy as Strategy
+    from nasflow.strategies import Warmup as Warmup
     from nasflow.study import Log as Log
     from nasflow.study import Record as Record
     from nasflow.study import Runner as Runner
@@ -67,6 +72,7 @@ if TYPE_CHECKING:
     from searchspaces.genes import GeneSpace as GeneSpace
     from searchspaces.genes import JointSpace as JointSpace
     from searchspaces.genes import Rows as Rows
+    from searchspaces.importing import Source as Source
     from searchspaces.mobilenet import MobileNet as MobileNet
     from searchspaces.nb101 import NB101 as NB101
     from searchspaces.nb201 import NB201 as NB201
@@ -78,6 +84,7 @@ if TYPE_CHECKING:
     from searchspaces.network import to_onnx as to_onnx
     from searchspaces.network import to_torch as to_torch
     from searchspaces.network.from_torch import from_torch as from_torch
+    from searchspaces.pool import Pool as Pool
     from searchspaces.space import Op as Op
     from searchspaces.space import SearchSpace as SearchSpace
     from searchspaces.table import Column as Column
@@ -98,6 +105,8 @@ _HOMES = {
     ),
     "searchspaces.genes": ("Gene", "GeneSpace", "JointSpace", "Rows"),
     "searchspaces.arch": ("ArchBatch",),
+    "searchspaces.importing": ("Source",),
+    "searchspaces.pool": ("Pool",),
     "searchspaces.space": ("Op", "SearchSpace"),
     "searchspaces.task": ("Task",),
     "searchspaces.table": ("Column", "Table"),
@@ -115,12 +124,17 @@ _HOMES = {
     "nasflow.evaluators": ("Context", "Costs", "Evaluation", "Evaluator", "Measure", "Proxies", "TableLookup", "Train"),
     "nasflow.strategies": (
         "NSGA2",
+        "ColumnScore",
         "Deduplicate",
         "Filter",
+        "MoveProposal",
         "OptunaSampler",
+        "ProxyScore",
         "Random",
         "RegularizedEvolution",
+        "Score",
         "Strategy",
+        "Warmup",
     ),
     "nasflow.study": ("Log", "Record", "Runner", "Study"),
     "nasflow.flow": ("InfeasibleError", "Search", "search"),

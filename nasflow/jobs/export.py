@@ -1,20 +1,22 @@
 """`nasflow export`."""
 
+import re
 from pathlib import Path
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from devices import quantize
+from devices import Device
 from nasflow.config import instantiate
-from nasflow.flow import Search
-from nasflow.models import check_onnx, load_weights_file, save_weights, weights_path
+from nasflow.flow import Search, whole
+from nasflow.models import deployable, form, load_weights_file, save_weights, weights_path
 from nasflow.tasks import ImageTask
 from nasflow.training import onnx_accuracy
 from searchspaces.errors import ConfigError, unknown
 from searchspaces.files import write_bytes
-from searchspaces.network import Arrays, to_onnx
+from searchspaces.network import Arrays
 from searchspaces.space import SearchSpace
 from searchspaces.task import Task
 
@@ -27,38 +29,38 @@ def run(config: DictConfig) -> None:
         raise ConfigError(unknown("precision", str(config.precision), PRECISIONS))
     space, task, row, weights = _choose(config)
     network = space.network(row, task)
-    model = to_onnx(network, weights, batch=config.batch, seed=config.seed)
-    if config.precision == "int8":
-        if not isinstance(task, ImageTask):
-            raise ConfigError(f"int8 needs images to calibrate on, and task {task.name!r} has none.")
-        model = quantize(model, task.splits.train.images[:128])
-    data = model.SerializeToString()
+    device = Device(precision=config.precision, batch=whole("batch", config.batch, 1))
+    data = deployable(space, row, task, device, weights, whole("seed", config.seed, 0))
     out = Path(config.out)
-    check_onnx(data, str(out))
     write_bytes(out, data)
     if weights is not None:
         save_weights(out.with_suffix(".safetensors"), weights)
     facts = [f"{network.params / 1e6:.4g} M parameters", f"{network.macs / 1e6:.4g} M multiply-accumulates"]
     if weights is None:
         facts.append("untrained")
-    elif isinstance(task, ImageTask) and config.batch == 1:
-        facts.append(f"test accuracy {onnx_accuracy(data, task, 'test'):.4g}")
-    print(f"{out}: {space.format(row[None])[0]} at {config.precision}, {', '.join(facts)}")
+    elif isinstance(task, ImageTask):
+        facts.append(f"test accuracy {onnx_accuracy(data, task):.4g}")
+    print(f"{out}: {space.format(row[None])[0]} at {form(device.precision, device.batch)}, {', '.join(facts)}")
 
 
 Choice = tuple[SearchSpace, Task, NDArray[np.int64], Arrays | None]
 
 
 def _choose(config: DictConfig) -> Choice:
-    if config.arch is not None and config.run is None:
+    if config.arch is not None and config.run is None and config.slot is None:
         task: Task = instantiate(config.task)
         space: SearchSpace = instantiate(config.space)
         weights = load_weights_file(Path(config.weights)) if config.weights else None
         return space, task, space.check(space.parse([config.arch]))[0], weights
-    if config.run is not None and config.weights is not None:
-        raise ConfigError("Give either weights=FILE or run=FOLDER: a slot of a search brings its own weights.")
     if config.run is not None and config.slot is not None and config.arch is None:
-        return _from_run(Search.load(Path(config.run)), int(config.slot))
+        given = HydraConfig.get().overrides.task
+        idle = [text for text in given if re.match(r"[+~]*(space|task|weights|seed)\b", text)]
+        if idle:
+            raise ConfigError(
+                f"A slot of a search brings its own space, task and weights, so {', '.join(idle)} would change "
+                "nothing. Leave it out, or give arch=ARCHITECTURE in place of run and slot."
+            )
+        return _from_run(Search.load(Path(config.run)), whole("slot", config.slot, 0))
     raise ConfigError("Give either arch=ARCHITECTURE, or run=FOLDER and slot=NUMBER, to say what to export.")
 
 
