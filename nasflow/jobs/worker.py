@@ -17,7 +17,7 @@ _LOOK_EVERY_S = 0.2
 def run(config: DictConfig) -> None:
     """Evaluate slots of a running search until its budget is spent."""
     folder = Path(str(config.run))
-    _wait(folder, config.wait_s)
+    wait_for_search(folder, config.wait_s)
     search = Search.load(folder)
     logger.info("Joining the search in %s", search.folder)
     records = search.run()
@@ -25,7 +25,7 @@ def run(config: DictConfig) -> None:
     print(f"Models and report are written by the search itself, or by: nasflow report run={search.folder}")
 
 
-def _wait(folder: Path, limit: float) -> None:
+def wait_for_search(folder: Path, limit: float) -> None:
     """Wait for the search to begin, for it may have been started a moment ago."""
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0:
         raise ConfigError(f"wait_s is 0 or a positive number of seconds, but is {limit!r}.")

@@ -245,7 +245,7 @@ def test_bench_runs_it_and_resumes(folder, tmp_path):
         sys.executable, "-m", "nasflow.cli", "bench", "suite=search", "seeds=3", "suite.samples=[12,25]",
         "tasks=[nb201_digits]", "methods=[nsga2,evolution,evolution_warmup_params,evolution_warmup_vote]",
         f"{task}.table={folder / 'table.parquet'}", f"{task}.metric=valid", f"{task}.test=test", f"+{task}.pool=true",
-        f"+{task}.scores.params.took_s=maximize", f"~{task}.scores.params.params_m",
+        f"+{task}.scores.params.took_s=maximize",
         f"hydra.run.dir={tmp_path / 'run'}",
         'suite.methods.evolution.overrides=["strategy=evolution"]', '+suite.methods.nsga2.overrides=["strategy=nsga2"]',
     ]  # fmt: skip

@@ -1,13 +1,11 @@
 """Each proxy against the closed form of a network small enough to have one."""
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from nasflow.config import composed, instantiate
 from proxies import (
@@ -31,6 +29,7 @@ from proxies import (
     uniform_weights,
 )
 from proxies.engine import SHIPPED
+from proxies.segments import forward
 from proxies.weights import gaussian_weights
 from searchspaces.errors import ConfigError, NetworkError, TaskError
 from searchspaces.network import INPUT, Network, NetworkBuilder, init_weights, to_torch
@@ -344,29 +343,31 @@ def test_uniform_weights_are_those_of_torchs_layers() -> None:
     assert (uniform_weights(network, 4)["conv.weight"] != arrays["conv.weight"]).all()
 
 
-PEAKS = """
-import re
-import torch
-from proxies import Probe, Snip
-from searchspaces.network import INPUT, NetworkBuilder
-builder = NetworkBuilder("deep", (3, 64, 64))
-x = INPUT
-for _ in range(40):
-    x = builder.act(builder.conv(x, 8, 1), "Sigmoid")
-network = builder.build(builder.classifier(x, 3))
-for split in (8, 1):
-    Snip().score(Probe(network, torch.zeros(32, 3, 64, 64), torch.zeros(32).long(), Snip.needs, split=split))
-    print(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]))
-"""
+def test_split_networks_keep_only_what_crosses_the_cuts() -> None:
+    """A step keeps the input of each of 40 convolutions for the way back, a cut network those at its cuts."""
 
+    def deep(b: NetworkBuilder) -> str:
+        x = INPUT
+        for _ in range(40):
+            x = b.act(b.conv(x, 8, 1), "Sigmoid")
+        return b.classifier(x, 3)
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of memory is read from /proc")
-def test_split_networks_take_less_memory() -> None:
-    """A step keeps the input of each of 40 convolutions; in 8 parts, of one part and of the cuts between parts."""
-    whole = 40 * 32 * 8 * 64 * 64 * 4
-    run = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
-    split, kept = (int(line) for line in run.stdout.split())
-    assert kept - split > 0.6 * whole
+    module = to_torch(_network(deep))
+    images = torch.from_numpy(IMAGES)
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    results = []
+    for parts in (1, 8):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            results.append(forward(module, images, parts))
+        inputs = {tensor.data_ptr() for tensor in kept if tensor.shape == (5, 8, 3, 3)}
+        assert len(inputs) == (40 if parts == 1 else 7)  # seven cuts
+    assert torch.equal(*results)
 
 
 def test_disconnected_networks_have_finite_scores() -> None:

@@ -14,7 +14,8 @@ def start_writing(path: Path) -> int:
     pid = os.fork()
     if pid:
         deadline = time.monotonic() + 20
-        while not any(path.parent.glob(f"*.{pid}.partial")) and time.monotonic() < deadline:
+        begun = path.with_name(f"{path.name}.{pid}.partial")
+        while not (begun.exists() and begun.read_text() == "half") and time.monotonic() < deadline:
             time.sleep(0.005)
         return pid
     try:
