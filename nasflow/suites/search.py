@@ -151,7 +151,10 @@ class SearchComparison:
         seeds: int = 30,
     ) -> None:
         self._benchmarks = present(tasks)
-        self._methods = {name: Method(**entries) for name, entries in methods.items()}
+        target = f"{Method.__module__}.{Method.__name__}"
+        self._methods: dict[str, Method] = {
+            name: instantiate({"_target_": target, **entries}) for name, entries in methods.items()
+        }
         for name, method in self._methods.items():
             if method.against is not None and method.against not in self._methods:
                 raise ConfigError(f"Method {name!r} is to be compared with {method.against!r}, which is no method.")

@@ -181,6 +181,8 @@ def test_a_missing_table_leaves_its_task_out(folder, caplog):
     assert f"Task gone is left out: there is no table {folder / 'gone.parquet'}" in caplog.text
     with pytest.raises(ConfigError, match="None of the suite's tables is there"):
         SearchComparison({"gone": benchmark(folder, score_table=str(folder / "gone.parquet"))}, METHODS)
+    with pytest.raises(ConfigError, match="Did you mean 'against'"):
+        SearchComparison(tasks, {"evolution": {"overrides": EVOLUTION, "agianst": "random"}})
     with pytest.raises(ConfigError, match="compared with 'rand', which is no method"):
         SearchComparison(tasks, {"evolution": {"overrides": EVOLUTION, "against": "rand"}})
 
