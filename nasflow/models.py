@@ -123,7 +123,6 @@ def _check_onnx(model: bytes, name: str) -> None:
         raise NetworkError(f"ONNX Runtime {onnxruntime.__version__} refuses {name}: {reason}") from error
 
 
-
 def metadata(space: SearchSpace, row: NDArray[np.int64], task: Task, trained: bool) -> dict[str, Any]:
     """Return what a deployment must know of a model, JSON-able.
 

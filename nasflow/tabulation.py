@@ -80,7 +80,8 @@ class Tabulation:
         self.log = JsonLines(log)
         self.parts = parts
         self.max_failure_rate = max_failure_rate
-        self.space, _ = parts()
+        self._here = parts()
+        self.space = self._here[0]
         head = plain_json(identity=identity, space=self.space.fingerprint)
         entries = self.log.read()
         if not entries:
@@ -109,7 +110,7 @@ class Tabulation:
         total = len(archs) * len(seeds)
         failed = 0
         queue = _Queue(todo)
-        with _pool(self.parts, workers) as submit:
+        with _pool(self.parts, self._here, workers) as submit:
             running: set[Future[Outcome]] = set()
             while True:
                 while len(running) < workers + (workers > 1) and (chunk := queue.next()) is not None:
@@ -223,10 +224,9 @@ Submit = Callable[[_Chunk], "Future[Outcome]"]
 
 
 @contextmanager
-def _pool(parts: Callable[[], Parts], workers: int) -> Iterator[Submit]:
-    """Yield what runs a chunk: in other processes, or with one worker in this one, at once."""
+def _pool(parts: Callable[[], Parts], made: Parts, workers: int) -> Iterator[Submit]:
+    """Yield what runs a chunk: in other processes, or with one worker in this one, by what is made, at once."""
     if workers <= 1:
-        made = parts()
 
         def here(chunk: _Chunk) -> "Future[Outcome]":
             future: Future[Outcome] = Future()

@@ -5,9 +5,11 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from searchspaces.errors import StudyError
+
+_BLOCK = 1 << 16
 
 
 class JsonLines:
@@ -34,9 +36,7 @@ class JsonLines:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                end = _end_of_lines(file.read())
-                file.truncate(end)
-                file.seek(end)
+                end = _cut_torn_tail(file)
                 try:
                     view = memoryview(data)
                     while view:
@@ -81,3 +81,15 @@ class JsonLines:
 
 def _end_of_lines(data: bytes) -> int:
     return data.rfind(b"\n") + 1
+
+
+def _cut_torn_tail(file: BinaryIO) -> int:
+    """Cut off what follows the last line end, stay there and return where that is; only the tail is read."""
+    position, tail = file.seek(0, os.SEEK_END), b""
+    while position > 0 and b"\n" not in tail:
+        step = min(position, _BLOCK)
+        position = file.seek(position - step)
+        tail = file.read(step) + tail
+    end = position + _end_of_lines(tail)
+    file.truncate(end)
+    return file.seek(end)

@@ -43,6 +43,11 @@ def run(config: DictConfig) -> None:
         folder / "results.jsonl", partial(make_parts, deciding), deciding, float(config.max_failure_rate)
     )
     known = Table.load(located(str(config.table)), tabulation.space) if config.table else None
+    if config.columns and known is None:
+        raise ConfigError("columns names those of a table to correlate with, but there is none: give table=FILE, too.")
+    for name in config.columns or ():  # told before hours of work, not after
+        if known is not None and name not in known.columns:
+            raise ConfigError(unknown("column of the table", name, known.columns))
     archs = _choose(config, tabulation.space, known)
     logger.info("Evaluating %d architectures of %s under %d seeds.", len(archs), archs.space.name, len(seeds))
     with counting("evaluated") as report:
@@ -85,9 +90,6 @@ def _choose(config: DictConfig, space: SearchSpace, known: Table | None) -> Arch
 
 def _correlate(table: Table, known: Table, columns: Sequence[str] | None, folder: Path) -> None:
     """Print and store rank correlations between the figures found and the known ones."""
-    for name in columns or ():
-        if name not in known.columns:
-            raise ConfigError(unknown("column of the table", name, known.columns))
     found: list[dict[str, Any]] = []
     for target in columns or known.columns:
         truth = known.column(target)[known.positions(table.archs)]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nasflow.evaluators import Proxies
+from nasflow.evaluators import Proxies, TableLookup
 from nasflow.statistics import kendall_tau, spearman
 from nasflow.suites.base import Cell, Row, present
 from nasflow.tabulation import Tabulation
@@ -50,9 +50,14 @@ class Ranked:
         return [] if located(self.table).is_file() else [self.table]
 
     @cached_property
+    def lookup(self) -> TableLookup:
+        """The table with its column."""
+        return TableLookup(self.space, self.table, {self.column: self.column})
+
+    @property
     def known(self) -> Table:
         """The table."""
-        return Table.load(located(self.table), self.space)
+        return self.lookup.table
 
 
 class ProxyCorrelation:
@@ -105,7 +110,7 @@ class ProxyCorrelation:
             "batch_size": self.batch_size,
             "torch": torch.__version__,
             "tasks": {
-                name: [task.space.fingerprint, repr(task.task), task.table, task.column]
+                name: [task.space.fingerprint, repr(task.task), task.lookup.content, task.column]
                 for name, task in self._ranked.items()
             },
         }

@@ -75,3 +75,5 @@ def test_mistakes_are_told(known: Path, tmp_path: Path, argument: str, says: str
     rest = [] if argument.startswith("n=") else ["n=6"]
     done = nasflow("score", PROXIES, f"table={known}", f"hydra.run.dir={tmp_path}", argument, *rest, code=2)
     assert says in " ".join(done.stderr.split())
+    log = tmp_path / "results.jsonl"
+    assert not log.exists() or len(log.read_text().splitlines()) == 1, "nothing was evaluated in vain"

@@ -27,6 +27,18 @@ def test_a_torn_last_line_is_left_out_and_then_cut_off(tmp_path: Path, cut: int)
     assert log.read() == [{"a": 1}, {"c": 3}]
 
 
+def test_long_lines_are_cut_off_whole(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path / "log.jsonl")
+    long = "x" * 200_000
+    log.append([{"a": long}, {"b": long}])
+    log.path.write_bytes(log.path.read_bytes()[:-1])
+    log.append([{"c": 3}])
+    assert log.read() == [{"a": long}, {"c": 3}]
+    log.path.write_bytes(b'{"torn": "' + long.encode())
+    log.append([{"d": 4}])
+    assert log.read() == [{"d": 4}]
+
+
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     log = JsonLines(tmp_path / "log.jsonl")
     log.append([{"a": 1}, {"b": 2}])
