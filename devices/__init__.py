@@ -1,6 +1,6 @@
 """What a network costs to run."""
 
-from devices.anchor import anchor_network
+from devices.anchor import anchor_networks
 from devices.device import Device
 from devices.environment import environment
 from devices.lock import exclusive, heavy_work, lock_path
@@ -18,7 +18,7 @@ __all__ = [
     "References",
     "Rounds",
     "SessionConfig",
-    "anchor_network",
+    "anchor_networks",
     "collect",
     "environment",
     "estimate",

@@ -17,7 +17,7 @@ from devices.environment import environment, machine
 from devices.local import Collected, check_processors, pinned, run_here
 from devices.lock import exclusive, heavy_work
 from devices.measurement import Measurement
-from devices.protocol import Plan, estimate, pace
+from devices.protocol import Plan, estimate, pace, trimmed_mean
 from devices.quantize import quantize
 from devices.references import References
 from devices.session import SessionConfig, describe, is_quantized
@@ -130,7 +130,7 @@ class Device:
     ) -> list[Measurement]:
         """Measure models, interleaved, with the machine to itself.
 
-        Latencies are normalised to the time that the device's own anchor took when it was first measured. With
+        Latencies are normalised to the times that the device's own anchors took when they were first measured. With
         the same `state`, figures compare across processes, resumed runs and devices of one machine; without, only
         across calls on this object.
 
@@ -155,28 +155,27 @@ class Device:
         with exclusive(), pinned(self.session.affinity):
             facts = environment() | self.options | {"protocol": protocol.VERSION}
             references = self._references(state)
-            own = self._own_reference(references, rng)
+            own = self._own_references(references, rng)
             extra = {self.job(model): _serialised(model) for model in anchors}
             known = {job: blob for job, blob in extra.items() if references.get(job) is not None}
             new = {job: blob for job, blob in extra.items() if job not in known}
-            times = np.array([own, *(references.get(job) for job in known)], dtype=np.float64)
+            times = np.array([*own, *(references.get(job) for job in known)], dtype=np.float64)
             measured = [*blobs, *new.values()]
             collected = run_here(
-                measured, [self._anchor, *known.values()], self.session, self.batch, self.plan, rng
+                measured, [*self._anchors, *known.values()], self.session, self.batch, self.plan, rng
             )
             results = self._results(measured, collected, times, facts)
             references.add({result.job: result.latency_ms for result in results[len(blobs) :]})
         return results[: len(blobs)]
 
     @cached_property
-    def _anchor(self) -> bytes:
-        return self.prepare(anchor.anchor_network())
+    def _anchors(self) -> list[bytes]:
+        return [self.prepare(network) for network in anchor.anchor_networks()]
 
-    @cached_property
-    def _anchor_key(self) -> str:
+    def _anchor_key(self, i: int) -> str:
         # Not the model's bytes, which another version of a library may write differently.
         options = {key: value for key, value in self.options.items() if key != "device"}
-        return _digest(options | {"anchor": anchor.VERSION})
+        return _digest(options | {"anchor": [anchor.VERSION, i]})
 
     def _references(self, state: Path | None) -> References:
         if state is not None:
@@ -185,22 +184,23 @@ class Device:
             self._memory = References(machine())
         return self._memory
 
-    def _own_reference(self, references: References, rng: np.random.Generator) -> float:
-        """Return the known time of the device's anchor, measured now if this is the first time, in ms."""
-        known = references.get(self._anchor_key)
-        if known is None:
-            copies = [self._anchor] * _REFERENCE_SESSIONS
-            collected = run_here(copies, copies[:1], self.session, self.batch, self.plan, rng)
-            known = protocol.trimmed_mean(collected.samples, self.plan.trim)
-            references.add({self._anchor_key: known})
-        return known
+    def _own_references(self, references: References, rng: np.random.Generator) -> list[float]:
+        """Return the known times of the device's anchors, measured now if this is the first time, in ms."""
+        keys = [self._anchor_key(i) for i in range(len(self._anchors))]
+        if any(references.get(key) is None for key in keys):
+            copies = [model for model in self._anchors for _ in range(_REFERENCE_SESSIONS)]
+            samples = run_here(copies, self._anchors, self.session, self.batch, self.plan, rng).samples
+            by_anchor = np.split(samples, len(keys), axis=1)
+            known = [trimmed_mean(times, self.plan.trim) for times in by_anchor]
+            references.add(dict(zip(keys, known, strict=True)))
+            return known
+        return [references.get(key) or 0.0 for key in keys]
 
     def _results(
         self, models: Sequence[bytes], collected: Collected, references: protocol.Floats, facts: dict[str, Any]
     ) -> list[Measurement]:
-        paces = pace(collected.anchors, references)
-        drifted = int(collected.drifted.sum())
-        if drifted > _MANY_DRIFTED * len(paces):
+        rounds, drifted = len(collected.drifted), int(collected.drifted.sum())
+        if drifted > _MANY_DRIFTED * rounds:
             level = logging.DEBUG if self._drift_told else logging.WARNING  # each measurement states it anyway
             self._drift_told = True
             logger.log(
@@ -208,19 +208,21 @@ class Device:
                 "The machine's speed changed in %d of %d rounds of measuring, after %d rounds were done again: other "
                 "programs are running, or its clock varies. This is said once.",
                 drifted,
-                len(paces),
+                rounds,
                 collected.redone,
             )
         results = []
         for i, model in enumerate(models):
             self._check_precision(model, collected.operators[i])
-            value = estimate(collected.samples[:, i], paces, self.plan.trim)
+            samples = collected.samples[:, i]
+            paces = pace(collected.anchors, references, float(np.median(samples)))
+            value = estimate(samples, paces, self.plan.trim)
             results.append(
                 Measurement(
                     latency_ms=value.mean,
                     std_ms=value.std,
                     iqr_ms=value.iqr,
-                    samples_ms=collected.samples[:, i].copy(),
+                    samples_ms=samples.copy(),
                     anchor_ms=paces * references[0],
                     reference_ms=float(references[0]),
                     redone=collected.redone,

@@ -13,13 +13,13 @@ class Measurement:
     `latency_ms` is `reference_ms` times the trimmed mean of `samples_ms / anchor_ms[:, None]`.
 
     Attributes:
-        latency_ms: Time of one run of the whole batch, at the pace of the anchor's reference.
+        latency_ms: Time of one run of the whole batch, at the pace of the anchors' references.
         std_ms: Standard deviation over the rounds' medians.
         iqr_ms: Interquartile range of the rounds' medians.
         samples_ms: Raw times, shape `(rounds, runs)`; the rounds of all restarts one after the other.
-        anchor_ms: The anchor's time in each round, shape `(rounds,)`: the geometric mean over all anchors of time
-            divided by reference, times `reference_ms`.
-        reference_ms: Known time of the device's own anchor.
+        anchor_ms: What the device's largest anchor would have taken in each round, shape `(rounds,)`: the pace that
+            the anchors near the model's time had, times `reference_ms`.
+        reference_ms: Known time of the device's largest anchor.
         redone: Rounds that were thrown away and done again because an anchor drifted.
         drifted: Kept rounds in which an anchor drifted nevertheless; above 0, the figure is less trustworthy.
         operators: How often each operator occurs in the optimised graph.

@@ -5,8 +5,8 @@ The speed of a machine changes while it is measured: clock rates, neighbours on 
 - models are resident together; each round visits all of them in a new random order, one visit being a few runs
   back to back. The first runs of a visit find the caches cold and are dropped: the first takes 1.5 times, the second
   1.1 times as long, the third as long as all later ones. What is left does not depend on the neighbours;
-- anchors, models whose time is known, open and close every round. The round's *pace* is how much slower than known
-  they ran; samples are divided by it. Measured one at a time over six processes, 20 networks of 0.1–1.5 ms varied by
+- anchors, models whose time is known, open and close every round. A model's *pace* in the round is how much slower
+  than known the anchors ran, those of about its own time before all; its samples are divided by it. Measured one at a time over six processes, 20 networks of 0.1–1.5 ms varied by
   3.6 % as measured and by 1.0 % divided by the pace;
 - a round in which an anchor leaves its median over the rounds by more than 5 % is done again, a bounded number of
   times; then it is kept, and the measurement says so;
@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 
 from searchspaces.errors import DeviceError
 
-VERSION = 1
+VERSION = 2
 """Part of every job's identity; raise it when the figures' meaning changes."""
+
+_NEAR = 0.1  # difference in the logarithm of two times below which it no longer matters how near they are
 
 Run = Callable[[], object]
 Clock = Callable[[], int]
@@ -223,17 +225,22 @@ def drift(anchors: Floats) -> Floats:
     return np.asarray(np.abs(visits / np.median(visits, axis=(0, 1)) - 1).max(axis=(1, 2)))
 
 
-def pace(anchors: Floats, references: Floats) -> Floats:
-    """Return how many times slower than known the anchors ran, as a geometric mean over anchors.
+def pace(anchors: Floats, references: Floats, latency: float) -> Floats:
+    """Return how many times slower than known the anchors ran, as a geometric mean that favours those near a latency.
+
+    What slows a machine down slows small and large models by different factors, so each model is compared with anchors
+    of about its own time: the weight of one falls with the logarithm of the ratio.
 
     Args:
         anchors: Times `(r, 2, a, runs)` as in `Rounds`.
         references: The anchors' known times, shape `(a,)`.
+        latency: The model's time, not normalised, in the same unit.
 
     Returns:
         One factor per round, shape `(r,)`.
     """
-    return np.asarray(np.exp(np.log(np.median(anchors, axis=(1, 3)) / references).mean(axis=1)))
+    weights = 1 / (_NEAR + np.abs(np.log(latency / references)))
+    return np.asarray(np.exp(np.log(np.median(anchors, axis=(1, 3)) / references) @ (weights / weights.sum())))
 
 
 def trimmed_mean(values: Floats, trim: tuple[float, float] = (0.1, 0.2)) -> float:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 VOTERS = ("synflow", "jacov", "snip")
 _BLOCK = 256
@@ -27,10 +26,11 @@ def vote(scores: ArrayLike) -> NDArray[np.float64]:
     if columns.shape[1] == 1:
         return columns[:, 0]
     missing = np.isnan(columns)
-    ranks = rankdata(np.where(missing, -np.inf, columns), axis=0)
-    margins = np.empty(len(ranks))
-    for start in range(0, len(ranks), _BLOCK):  # all pairs at once would take n² numbers
-        ahead = sum(np.sign(rank[start : start + _BLOCK, None] - rank[None]) for rank in ranks.T)
+    known = np.where(missing, -np.inf, columns)
+    ranks = [np.unique(column, return_inverse=True)[1] for column in known.T]
+    margins = np.empty(len(columns))
+    for start in range(0, len(columns), _BLOCK):  # all pairs at once would take n² numbers
+        ahead = sum(np.sign(rank[start : start + _BLOCK, None] - rank[None]) for rank in ranks)
         margins[start : start + _BLOCK] = np.sign(ahead).sum(axis=1)
     margins[missing.all(axis=1)] = np.nan
     return margins

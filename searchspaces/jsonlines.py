@@ -36,15 +36,10 @@ class JsonLines:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                end = _cut_torn_tail(file)
-                try:
-                    view = memoryview(data)
-                    while view:
-                        view = view[file.write(view) :]
-                    os.fsync(file.fileno())
-                except OSError:
+                end, tail = torn_tail(file)
+                if tail:
                     file.truncate(end)
-                    raise
+                append_whole(file, data, end)
         except OSError as error:
             raise StudyError(
                 f"The log {self.path} cannot be written: {error.strerror or error}. Nothing that had finished is lost. "
@@ -83,13 +78,31 @@ def _end_of_lines(data: bytes) -> int:
     return data.rfind(b"\n") + 1
 
 
-def _cut_torn_tail(file: BinaryIO) -> int:
-    """Cut off what follows the last line end, stay there and return where that is; only the tail is read."""
-    position, tail = file.seek(0, os.SEEK_END), b""
+def torn_tail(file: BinaryIO) -> tuple[int, bytes]:
+    """Return where the last whole line of an unbuffered file ends, and what follows it; only the tail is read."""
+    position = file.seek(0, os.SEEK_END)
+    tail = b""
     while position > 0 and b"\n" not in tail:
-        step = min(position, _BLOCK)
+        step = min(position, _BLOCK if tail else 1)  # the last byte mostly tells
         position = file.seek(position - step)
         tail = file.read(step) + tail
-    end = position + _end_of_lines(tail)
-    file.truncate(end)
-    return file.seek(end)
+    end = _end_of_lines(tail)
+    return position + end, tail[end:]
+
+
+def append_whole(file: BinaryIO, data: bytes, end: int, sync: bool = True) -> None:
+    """Write `data` at byte `end` of an unbuffered file, where it stops: all of it, or nothing.
+
+    Raises:
+        OSError: If it cannot be written; the file is then as it was.
+    """
+    try:
+        file.seek(end)
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        if sync:
+            os.fsync(file.fileno())
+    except OSError:
+        file.truncate(end)
+        raise

@@ -173,6 +173,21 @@ class Table:
         values = {column.name: data[column.name].to_numpy() for column in columns}
         return cls(ArchBatch(space, rows), values, columns, meta["provenance"], meta["by_class"])
 
+    def joined(self, other: "Table") -> "Table":
+        """Return this table with the columns of another one beside its own; NaN where that one has no figure.
+
+        Raises:
+            TableError: If the other one is of another space, or both have a column of one name.
+        """
+        both = sorted(set(self.columns) & set(other.columns))
+        if both:
+            raise TableError(f"Both tables have the columns {both}; leave them out of one of them.")
+        positions = other.positions(self.archs)
+        found = {name: np.where(positions >= 0, figures[positions], np.nan) for name, figures in other.values.items()}
+        columns = [*self.columns.values(), *other.columns.values()]
+        provenance = self.provenance | {"joined": other.provenance}
+        return Table(self.archs, self.values | found, columns, provenance, self.by_class)
+
     def pool(self, columns: Sequence[str] | None = None) -> Pool:
         """Return the space limited to what the table holds, so that a search asks for nothing else.
 

@@ -17,6 +17,7 @@ from searchspaces.table import Table
 
 # A column, or columns by fidelity, such as {4: val4, 108: val108}; the largest is the full one.
 Source = str | Mapping[float, str]
+_OF_SEED = ".seed"  # in the names of columns that a tabulation has per seed
 _ANY = np.inf  # the fidelity of a column that serves all
 
 
@@ -26,8 +27,8 @@ class TableLookup:
     Args:
         space: The search space; the table must be of the same.
         path: The table, a Parquet file; `pkg://PACKAGE/FILE` is one that a package brings along.
-        columns: Metric name → the table's column, or its columns by fidelity; all columns under their own names when
-            absent.
+        columns: Metric name → the table's column, or its columns by fidelity; when absent, all columns under their own
+            names but those of single seeds.
         pool: Whether a search moves only among the architectures whose figures the table holds.
         seconds: Column of the seconds that an evaluation took when the table was made, or such columns by fidelity;
             noted with each trial, as the simulated cost of it.
@@ -59,7 +60,7 @@ class TableLookup:
         self.table = Table.load(located(path), space)
         if columns is not None and not isinstance(columns, Mapping):
             raise ConfigError(f"columns of a table map metrics to columns, as in {{accuracy: valid}}, not {columns!r}.")
-        wanted = columns or {name: name for name in self.table.columns}
+        wanted = columns or {name: name for name in self.table.columns if _OF_SEED not in name}
         self.columns = {metric: _by_fidelity(metric, source) for metric, source in wanted.items()}
         self.seconds = None if seconds is None else _by_fidelity("seconds", seconds)
         self.provides = tuple(self.columns)

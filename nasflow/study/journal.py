@@ -12,6 +12,7 @@ from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
 from searchspaces.errors import ConfigError, StudyError, unknown
+from searchspaces.jsonlines import append_whole, torn_tail
 
 LOCKS = ("flock", "symlink")
 _HEAD = b'{"op_code":'  # how each entry begins, also one that Optuna's own backend wrote
@@ -62,16 +63,7 @@ class JournalBackend(BaseJournalBackend):
         data = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
         try:
             with self._locked() as file:
-                end = self._cut_torn_tail(file)
-                try:
-                    view = memoryview(data)
-                    while view:
-                        view = view[file.write(view) :]
-                    if not all(map(_is_of_running_trial, logs)):
-                        os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(end)
-                    raise
+                append_whole(file, data, self._cut_torn_tail(file), sync=not all(map(_is_of_running_trial, logs)))
         except OSError as error:
             raise self._unusable("written", error) from error
 
@@ -93,18 +85,12 @@ class JournalBackend(BaseJournalBackend):
 
     def _cut_torn_tail(self, file: BinaryIO) -> int:
         """Cut off what follows the last line end, and return the size that is left."""
-        end = file.seek(0, os.SEEK_END)
-        self._check_size(end)
-        position, tail = end, b""
-        while position > 0 and b"\n" not in tail:
-            step = min(position, 1 if position == end else 1 << 16)
-            position = file.seek(position - step)
-            tail = file.read(step) + tail
-        tail = tail.rpartition(b"\n")[2]
+        end, tail = torn_tail(file)
+        self._check_size(end + len(tail))
         if tail:
-            self._check_tail(tail, alone=len(tail) == end)
-            file.truncate(end - len(tail))
-        return end - len(tail)
+            self._check_tail(tail, alone=end == 0)
+            file.truncate(end)
+        return end
 
     # -- reading -------------------------------------------------------------------------------------------------
 

@@ -39,17 +39,27 @@ def test_trimmed_mean_drops_the_given_shares_on_each_side():
     assert trimmed_mean(np.array([7.0])) == 7.0
 
 
-def test_pace_is_the_geometric_mean_over_anchors_of_time_by_known_time():
-    anchors = np.ones((2, 2, 2, 5)) * np.array([2.0, 9.0])[:, None]
+def test_pace_is_a_geometric_mean_over_anchors_of_time_by_known_time():
+    anchors = np.ones((2, 2, 2, 5)) * np.array([2.0, 27.0])[:, None]
     anchors[1] *= 3
-    np.testing.assert_allclose(pace(anchors, np.array([1.0, 4.5])), [2.0, 6.0])
-    np.testing.assert_allclose(pace(anchors[:, :, :1], np.array([4.0])), [0.5, 1.5])
+    known = np.array([1.0, 9.0])  # one ran at half its speed, the other at a third, then both three times slower
+    np.testing.assert_allclose(pace(anchors, known, 3.0), [6**0.5, 3 * 6**0.5], err_msg="halfway between them")
+    np.testing.assert_allclose(pace(anchors[:, :, :1], np.array([4.0]), 3.0), [0.5, 1.5])
+
+
+def test_pace_is_that_of_the_anchors_near_the_models_time():
+    anchors = np.ones((1, 2, 2, 5)) * np.array([2.0, 27.0])[:, None]
+    known = np.array([1.0, 9.0])
+    paces = [pace(anchors, known, latency)[0] for latency in (0.1, 1.0, 3.0, 9.0, 90.0)]
+    assert 2 < paces[1] < paces[0] < paces[2] < paces[4] < paces[3] < 3
+    assert paces[1] == pytest.approx(2, abs=0.04)
+    assert paces[3] == pytest.approx(3, abs=0.06)
 
 
 def test_pace_ignores_single_slow_runs():
     anchors = np.ones((1, 2, 1, 5))
     anchors[0, 0, 0, 0] = 100.0
-    np.testing.assert_allclose(pace(anchors, np.array([1.0])), [1.0])
+    np.testing.assert_allclose(pace(anchors, np.array([1.0]), 1.0), [1.0])
 
 
 def test_drift_is_the_largest_deviation_of_a_visit_from_the_anchors_median():
@@ -109,7 +119,7 @@ def test_a_machine_that_slows_down_steadily_changes_raw_times_but_not_the_estima
     plan = Plan(rounds=20, runs_per_round=3, drift_limit=1.0)
     models = [machine.model("x", 5.0), machine.model("y", 10.0)]
     rounds = collect(models, [machine.model("a", 1.0)], plan, np.random.default_rng(0), machine.clock)
-    paces = pace(rounds.anchors, np.array([1.0]))
+    paces = pace(rounds.anchors, np.array([1.0]), 5.0)
     assert rounds.samples[-1, 0].mean() > 1.05 * rounds.samples[0, 0].mean()
     for i, ms in enumerate((5.0, 10.0)):
         assert estimate(rounds.samples[:, i], paces).mean == pytest.approx(ms, rel=2e-3)

@@ -9,7 +9,7 @@ import pytest
 from searchspaces.arch import ArchBatch
 from searchspaces.nb201 import NB201
 from searchspaces.table import Column, Table
-from tests.nasflow.test_cli import nasflow
+from tests.nasflow.test_cli import in_this_process, nasflow
 
 PROXIES = "evaluator.proxies.proxies=[params,synflow]"
 
@@ -47,7 +47,8 @@ def test_scores_go_into_a_table_and_are_correlated(known: Path, tmp_path: Path) 
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert len(lines) == 1 + len(Table.load(known, NB201(scale="small")))
 
-    other = nasflow("score", "evaluator.proxies.proxies=[nwot]", f"table={known}", "n=40", out, code=1)
+    other = in_this_process("score", "evaluator.proxies.proxies=[nwot]", f"table={known}", "n=40", out)
+    assert other.returncode == 1
     assert "proxies" in other.stderr
     assert "or another hydra.run.dir" in " ".join(other.stderr.split())
 

@@ -158,3 +158,17 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path, table: Table, space: NB201) ->
     path.write_bytes(data)
     with pytest.raises(TableError, match="not a readable Parquet file"):
         Table.load(path, space)
+
+
+def test_columns_of_two_tables_come_together(table: Table, space: NB201) -> None:
+    archs = ArchBatch(space, space.from_index(np.array([60, 3, 2])))
+    depths = Table(archs, {"depth": [6.0, 3.0, 2.0]}, [Column("depth")], {"source": "another"}, by_class=False)
+    joined = table.joined(depths)
+    assert list(joined.columns) == ["accuracy", "latency_ms", "depth"]
+    assert joined.column("depth")[[2, 3]].tolist() == [2, 3]
+    assert np.isnan(np.delete(joined.column("depth"), [2, 3])).all()
+    assert joined.provenance == {"source": "a test", "joined": {"source": "another"}}
+    with pytest.raises(TableError, match="Both tables have the columns"):
+        joined.joined(depths)
+    with pytest.raises(TableError, match="figures of another space"):
+        table.joined(Table(ArchBatch(NB201(), archs.rows), {"depth": [1.0, 2.0, 3.0]}, [Column("depth")]))
