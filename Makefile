@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 RUN ?= outputs/demo
+ARGS ?=
 TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 
@@ -19,7 +20,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 search: install
-	$(BIN)/nasflow search hydra.run.dir=$(RUN)
+	$(BIN)/nasflow search $(ARGS) hydra.run.dir=$(RUN)
 
 test: install
 	$(TESTS) -m "not system and not slow"

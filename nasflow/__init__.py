@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nasflow.strategies import ColumnScore as ColumnScore
     from nasflow.strategies import Deduplicate as Deduplicate
     from nasflow.strategies import Filter as Filter
+    from nasflow.strategies import Guided as Guided
     from nasflow.strategies import MoveProposal as MoveProposal
     from nasflow.strategies import OptunaSampler as OptunaSampler
     from nasflow.strategies import ProxyScore as ProxyScore
@@ -55,6 +56,30 @@ if TYPE_CHECKING:
     from nasflow.tasks import Splits as Splits
     from nasflow.training import Trainer as Trainer
     from nasflow.training import TrainingResult as TrainingResult
+    from predictors.accuracy.auto import Auto as Auto
+    from predictors.accuracy.auto import Candidate as Candidate
+    from predictors.accuracy.blend import Blend as Blend
+    from predictors.accuracy.brp import BRP as BRP
+    from predictors.accuracy.flan import FLAN as FLAN
+    from predictors.accuracy.gaussian import GaussianProcessPredictor as GaussianProcessPredictor
+    from predictors.accuracy.gcn import GCN as GCN
+    from predictors.accuracy.regression import Regression as Regression
+    from predictors.accuracy.single import BestColumn as BestColumn
+    from predictors.base import Prediction as Prediction
+    from predictors.base import Predictor as Predictor
+    from predictors.base import SourceSamples as SourceSamples
+    from predictors.encodings import AdjacencyOps as AdjacencyOps
+    from predictors.encodings import Concatenation as Concatenation
+    from predictors.encodings import CostFeatures as CostFeatures
+    from predictors.encodings import Encoding as Encoding
+    from predictors.encodings import OneHot as OneHot
+    from predictors.encodings import OpPairs as OpPairs
+    from predictors.encodings import Paths as Paths
+    from predictors.encodings import Topology as Topology
+    from predictors.encodings import ZeroCost as ZeroCost
+    from predictors.encodings.arch2vec import Arch2Vec as Arch2Vec
+    from predictors.encodings.cate import CATE as CATE
+    from predictors.ensemble import Ensemble as Ensemble
     from proxies import Proxy as Proxy
     from proxies import score as score
     from searchspaces.arch import ArchBatch as ArchBatch
@@ -63,6 +88,7 @@ if TYPE_CHECKING:
     from searchspaces.errors import DeviceError as DeviceError
     from searchspaces.errors import NasflowError as NasflowError
     from searchspaces.errors import NetworkError as NetworkError
+    from searchspaces.errors import PredictorError as PredictorError
     from searchspaces.errors import StudyError as StudyError
     from searchspaces.errors import TableError as TableError
     from searchspaces.errors import TaskError as TaskError
@@ -98,6 +124,7 @@ _HOMES = {
         "DeviceError",
         "NasflowError",
         "NetworkError",
+        "PredictorError",
         "StudyError",
         "TableError",
         "TaskError",
@@ -116,6 +143,29 @@ _HOMES = {
     "searchspaces.nb201": ("NB201",),
     "searchspaces.fbnet": ("FBNet",),
     "searchspaces.mobilenet": ("MobileNet",),
+    "predictors.accuracy.auto": ("Auto", "Candidate"),
+    "predictors.accuracy.blend": ("Blend",),
+    "predictors.accuracy.brp": ("BRP",),
+    "predictors.accuracy.flan": ("FLAN",),
+    "predictors.accuracy.gaussian": ("GaussianProcessPredictor",),
+    "predictors.accuracy.gcn": ("GCN",),
+    "predictors.accuracy.regression": ("Regression",),
+    "predictors.accuracy.single": ("BestColumn",),
+    "predictors.base": ("Prediction", "Predictor", "SourceSamples"),
+    "predictors.encodings": (
+        "AdjacencyOps",
+        "Concatenation",
+        "CostFeatures",
+        "Encoding",
+        "OneHot",
+        "OpPairs",
+        "Paths",
+        "Topology",
+        "ZeroCost",
+    ),
+    "predictors.encodings.arch2vec": ("Arch2Vec",),
+    "predictors.encodings.cate": ("CATE",),
+    "predictors.ensemble": ("Ensemble",),
     "proxies": ("Proxy", "score"),
     "devices": ("Device", "Measurement", "heavy_work"),
     "nasflow.tasks": ("Cifar10", "Cifar100", "Digits", "ImageTask", "NpzTask", "Split", "Splits"),
@@ -127,6 +177,7 @@ _HOMES = {
         "ColumnScore",
         "Deduplicate",
         "Filter",
+        "Guided",
         "MoveProposal",
         "OptunaSampler",
         "ProxyScore",

@@ -35,6 +35,8 @@ from nasflow.study.log import Log
 from nasflow.study.runner import Runner, select
 from nasflow.study.study import Record, Study
 from nasflow.study.workers import Liveness
+from predictors.base import Predictor
+from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError, NasflowError, StudyError, unknown
 from searchspaces.files import locked, remove_abandoned, write_text
@@ -107,6 +109,22 @@ class Search:
         return Pool(self.space, rows)
 
     @cached_property
+    def predictor(self) -> Predictor | None:
+        """The predictor of a strategy that needs one, with its encoding; None for other strategies."""
+        if self.config.get("predictor") is None:
+            return None
+        parts = {"space": self.space, "task": self.task, "seed": whole("seed", self.config.seed, 0)}
+        if self.config.get("encoding") is not None:
+            parts["encoding"] = instantiate(self.config.encoding, **parts)
+            if isinstance(parts["encoding"], Encoding):
+                parts["encoding"].columns(self.space)  # says now, and not after hours, that it is not defined
+        predictor = instantiate(self.config.predictor, **parts)
+        if not isinstance(predictor, Predictor):
+            name = self.config.predictor._target_
+            raise ConfigError(f"predictor._target_ must build a Predictor, but {name} does not.")
+        return predictor
+
+    @cached_property
     def strategy(self) -> Strategy:
         """The strategy, kept from repeating itself and, where cheap bounds exist, from proposing what they rule out."""
         bounded = {entry.metric for entry in self.objectives.bounded}
@@ -114,6 +132,8 @@ class Search:
         cheap = [e for e in needed if e.cost == "cheap" and bounded & set(e.provides)]
         keep = partial(self._cheap_violation, cheap=cheap) if cheap else None
         parts = {"space": self.pool or self.space, "task": self.task, "objectives": self.objectives, "keep": keep}
+        if self.predictor is not None:
+            parts["predictor"] = self.predictor
         strategy: Strategy = instantiate(self.config.strategy, seed=whole("seed", self.config.seed, 0), **parts)
         fresh = Deduplicate(strategy)
         bound = Filter(fresh, keep) if keep else fresh

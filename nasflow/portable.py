@@ -11,7 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from nasflow.config import plain
 from searchspaces.errors import ConfigError
 
-PATHS = ("path", "folder")  # keys whose values are paths
+PATHS = ("path", "folder", "table")  # keys whose values are paths
 _FOLDER = "{folder}"  # stands for the run's folder, which may move
 _SCHEME = r"\w[\w+.-]*://"
 _FROM_ENVIRONMENT = re.compile(r"\$\{oc\.env:\w+\}")

@@ -40,6 +40,10 @@ class DeviceError(NasflowError):
     """A device refuses a model or cannot be measured."""
 
 
+class PredictorError(NasflowError):
+    """A predictor has nothing to learn from, was not fitted, or its file is missing, damaged or of another kind."""
+
+
 class StudyError(NasflowError):
     """A study's log is corrupt, belongs to another configuration, or cannot go on."""
 

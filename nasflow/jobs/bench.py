@@ -103,7 +103,8 @@ def summarise(results: Mapping[Cell, Mapping[str, Any]]) -> list[Row]:
     """Average the cells' metrics over seeds."""
     groups: dict[tuple[str, str, int], dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for cell, result in results.items():
-        groups[cell.task, cell.method, cell.samples][cell.seed] = result
+        if result["metrics"]:  # a suite passes over cells that make no sense
+            groups[cell.task, cell.method, cell.samples][cell.seed] = result
     rows = []
     for (task, method, samples), by_seed in groups.items():
         seconds = float(np.mean([result["seconds"] for result in by_seed.values()]))

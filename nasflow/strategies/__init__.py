@@ -2,6 +2,7 @@
 
 from nasflow.strategies.base import Strategy
 from nasflow.strategies.evolution import RegularizedEvolution
+from nasflow.strategies.guided import Guided
 from nasflow.strategies.nsga2 import NSGA2
 from nasflow.strategies.optuna_sampler import OptunaSampler
 from nasflow.strategies.random import Random
@@ -14,6 +15,7 @@ __all__ = [
     "ColumnScore",
     "Deduplicate",
     "Filter",
+    "Guided",
     "MoveProposal",
     "OptunaSampler",
     "ProxyScore",

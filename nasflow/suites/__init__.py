@@ -1,5 +1,6 @@
 """Evaluation suites of `nasflow bench`."""
 
+from nasflow.suites.accuracy_few_shot import AccuracyFewShot, Learnable
 from nasflow.suites.base import Cell, Comparison, Row, Suite, UnavailableError, cells
 from nasflow.suites.build_throughput import BuildThroughput
 from nasflow.suites.proxy_correlation import ProxyCorrelation, Ranked
@@ -7,10 +8,12 @@ from nasflow.suites.proxy_throughput import ProxyThroughput
 from nasflow.suites.search import Benchmark, SearchComparison
 
 __all__ = [
+    "AccuracyFewShot",
     "Benchmark",
     "BuildThroughput",
     "Cell",
     "Comparison",
+    "Learnable",
     "ProxyCorrelation",
     "ProxyThroughput",
     "Ranked",

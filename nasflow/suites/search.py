@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ from nasflow.study.runner import Runner
 from nasflow.study.storage import memory
 from nasflow.study.study import Study
 from nasflow.suites.base import Cell, Row, present
+from predictors.base import Predictor
+from predictors.encodings import Encoding
 from searchspaces.errors import ConfigError
 from searchspaces.files import located
 from searchspaces.space import SearchSpace
@@ -25,6 +28,7 @@ from searchspaces.table import Table
 
 _QUARTILES = {"q25": 0.25, "median": 0.5, "q75": 0.75}
 _REGRET, _HOURS = "regret", "hours"
+_SOME = 200  # architectures that tell one encoding from another
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Benchmark:
         hours: Simulated hours after which to report, too; all have to be spent within the largest number of trials.
         scores: By name of a score, its columns and whether to maximize or minimize each; several vote.
         score_table: Path of the table that has those columns, where it is another one.
+        encodings: Encodings by the names that methods give.
+        published: Rows of publications: method, samples, figure in the `test` column, source.
     """
 
     space: SearchSpace
@@ -52,6 +58,8 @@ class Benchmark:
     hours: Sequence[float] = ()
     scores: Mapping[str, Mapping[str, Literal["maximize", "minimize"]]] | None = None
     score_table: str | None = None
+    encodings: Mapping[str, Encoding] | None = None
+    published: Sequence[Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         if self.hours and self.seconds is None:
@@ -88,6 +96,18 @@ class Benchmark:
         """Return the score of a name; None where there is none."""
         return self._scores.get(name)
 
+    def encoding(self, name: str) -> Encoding | None:
+        """Return the encoding of a name; None where there is none."""
+        return (self.encodings or {}).get(name)
+
+    def encoding_content(self, name: str) -> str | None:
+        """Return a digest of what an encoding gives for some of the architectures; None where there is none."""
+        encoding = self.encoding(name)
+        if encoding is None:
+            return None
+        figures = encoding.encode(self.evaluator.table.archs[:_SOME])
+        return sha256(np.round(figures, 6).tobytes()).hexdigest()[:16]
+
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """What decides results: the figures in use, and how they are used."""
@@ -109,17 +129,22 @@ class Method:
         overrides: What chooses the strategy on the command line of `nasflow search`; `~strategy.score` leaves the
             score of a warm-up to the benchmark.
         score: Name of the benchmark's score that it uses; tasks without such a score are passed over.
+        encoding: Name of the benchmark's encoding that its predictor gets; tasks without it are passed over. None for
+            the one that the overrides choose.
         against: Name of the method that it is to be compared with, seed by seed.
     """
 
     overrides: Sequence[str]
     score: str | None = None
+    encoding: str | None = None
     against: str | None = None
 
     @cached_property
-    def strategy(self) -> Any:
-        """The strategy's configuration."""
-        return plain(composed("search", [*self.overrides]).strategy)
+    def parts(self) -> Mapping[str, Any]:
+        """The configurations of the strategy and, where it has them, of its predictor and encoding."""
+        config = composed("search", [*self.overrides])
+        keys = ["strategy", "predictor"] + (["encoding"] if self.encoding is None else [])
+        return {key: plain(config[key]) for key in keys if config.get(key) is not None}
 
 
 class SearchComparison:
@@ -141,7 +166,6 @@ class SearchComparison:
 
     name = "search"
     version = 1
-    published: Sequence[Row] = ()
 
     def __init__(
         self,
@@ -163,20 +187,32 @@ class SearchComparison:
         self.seeds = seeds
         self._running: tuple[tuple[str, int], dict[str, Runner]] = (("", -1), {})
 
+    @property
+    def published(self) -> list[Row]:
+        """The tasks' published rows."""
+        return [
+            Row(name, row["method"], row["samples"], task.test, row["figure"], None, [], None, row["source"])
+            for name, task in self._benchmarks.items()
+            for row in task.published
+        ]
+
     def settings(self) -> Mapping[str, Any]:
         """Nothing that all cells share."""
         return {}
 
     def cell_settings(self, cell: Cell) -> Mapping[str, Any]:
-        """The benchmark, the strategy with its arguments and its score."""
+        """The benchmark, the strategy with its arguments, its score, and its predictor where it has one."""
         task, method = self._benchmarks[cell.task], self._methods[cell.method]
         score = (task.scores or {}).get(method.score or "")
-        return {**task.settings, "strategy": method.strategy, "score": score, "largest": max(self.samples)}
+        named = {} if method.encoding is None else {"encoding": task.encoding_content(method.encoding)}
+        return {**task.settings, **method.parts, **named, "score": score, "largest": max(self.samples)}
 
     def run(self, cell: Cell) -> Mapping[str, float]:
-        """Search, and return what was found; nothing where the task has not the score that the method needs."""
+        """Search, and return what was found; nothing where the task has not the score or encoding that it takes."""
         task, method = self._benchmarks[cell.task], self._methods[cell.method]
         if method.score is not None and task.score(method.score) is None:
+            return {}
+        if method.encoding is not None and task.encoding(method.encoding) is None:
             return {}
         records = self._runner(cell).run(cell.samples)[: cell.samples]
         return figures(task, records, task.hours if cell.samples == max(self.samples) else ())
@@ -189,7 +225,8 @@ class SearchComparison:
         if cell.method not in runners:
             task, method = self._benchmarks[cell.task], self._methods[cell.method]
             score = None if method.score is None else task.score(method.score)
-            runners[cell.method] = searching(task, method.strategy, cell.seed, score)
+            predictor = _predictor(task, method, cell.seed)
+            runners[cell.method] = searching(task, method.parts["strategy"], cell.seed, score, predictor)
         return runners[cell.method]
 
     def summary(self, results: Mapping[Cell, Mapping[str, float]]) -> list[Row]:
@@ -217,11 +254,27 @@ class SearchComparison:
         return rows
 
 
-def searching(task: Benchmark, strategy: Any, seed: int, score: Score | None) -> Runner:
+def _predictor(task: Benchmark, method: Method, seed: int) -> Predictor | None:
+    """Return the predictor that a method's strategy needs, unfitted; None where it needs none."""
+    if "predictor" not in method.parts:
+        return None
+    available: dict[str, Any] = {"space": task.space, "seed": seed}
+    if method.encoding is not None:
+        available["encoding"] = task.encoding(method.encoding)
+    elif "encoding" in method.parts:
+        available["encoding"] = instantiate(method.parts["encoding"], **available)
+    predictor: Predictor = instantiate(method.parts["predictor"], **available)
+    return predictor
+
+
+def searching(
+    task: Benchmark, strategy: Any, seed: int, score: Score | None, predictor: Predictor | None = None
+) -> Runner:
     """Return a search in memory, not begun, by the strategy that a configuration describes."""
     objectives = Objectives(**{task.metric: {"direction": "maximize"}})
     given = {"space": task.searched, "objectives": objectives, "seed": seed, "keep": None}
-    built: Strategy = instantiate(strategy, **given | ({} if score is None else {"score": score}))
+    given |= {name: part for name, part in (("score", score), ("predictor", predictor)) if part is not None}
+    built: Strategy = instantiate(strategy, **given)
     study = Study(memory(), task.searched, objectives, seed)
     return Runner(study, Deduplicate(built), [task.evaluator])
 

@@ -124,7 +124,7 @@ def test_given_anchors_are_measured_along_once_and_normalise_from_then_on(simula
     simulated.log.clear()
     assert len(device.measure([b"3.0"], rng, anchors=[b"8.0", b"8.0"], state=state)) == 1
     assert json.loads(state.read_text())["references_ms"][device.job(b"8.0")] == pytest.approx(8.0)
-    # From now on the anchor of 2 ms, at its speed, and the given one of 8 ms, slower by 1.21, share in the pace of 4 ms.
+    # From now on the anchor of 2 ms, at its speed, and that of 8 ms, slower by 1.21, share in the pace of 4 ms.
     slow = simulated.model("slow", 8.0 * 1.21)
     load = local.load
 

@@ -17,6 +17,8 @@ import nasflow
 from nasflow.cli import JOBS, as_overrides
 from nasflow.config import composed, instantiate, plain
 from nasflow.tasks import Digits
+from predictors.encodings.arch2vec import Arch2Vec
+from predictors.encodings.cate import CATE
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
 from searchspaces.nb201 import NB201
@@ -73,9 +75,16 @@ def test_commands_are_found() -> None:
 
 # Leaves that cannot be built from nothing, and what they need; None where it is a running service.
 NEEDS: dict[tuple[str, str], list[str] | None] = {
+    ("encoding", "caz"): [
+        "encoding.encodings.cate.path={tmp}/cate.safetensors",
+        "encoding.encodings.arch2vec.path={tmp}/arch2vec.safetensors",
+        "encoding.encodings.zero_cost.table={tmp}/table.parquet",
+    ],
+    ("encoding", "full"): ["encoding.encodings.zero_cost.table={tmp}/table.parquet"],
+    ("encoding", "zero_cost"): ["encoding.table={tmp}/table.parquet"],
     ("evaluator", "table"): ["evaluator.table.path={tmp}/table.parquet"],
     ("suite", "proxy_correlation"): ["suite.folder={tmp}", "suite.tasks.nb201_cifar10.table={tmp}/table.parquet"],
-    ("suite", "search"): ["suite.tasks.nb201_digits.table={tmp}/table.parquet"],
+    ("suite", "accuracy_transfer"): ["suite.tasks.cifar10_from_digits.table={tmp}/table.parquet"],
     ("storage", "sqlite"): ["storage.url=sqlite:///{tmp}/study.db"],
     ("storage", "journal"): ["storage.path={tmp}/study.journal"],
     ("storage", "postgres"): None,
@@ -84,7 +93,7 @@ NEEDS: dict[tuple[str, str], list[str] | None] = {
     ("task", "cifar10"): ["task.folder={tmp}"],
     ("task", "cifar100"): ["task.folder={tmp}"],
 }
-JOB_OF = {"suite": "bench", "source": "data", "proxy": None}
+JOB_OF = {"suite": "bench", "source": "data", "proxy": None, "encoding": "fit", "predictor": "fit"}
 
 
 def make_inputs(folder: Path) -> None:
@@ -95,12 +104,22 @@ def make_inputs(folder: Path) -> None:
     np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 4)
 
 
+def make_encodings(folder: Path) -> None:
+    """Train learned encodings as far as it takes to have files of them."""
+    space = NB201(scale="small")
+    for kind, prefix in ((Arch2Vec, "arch2vec"), (CATE, "cate")):
+        trained = kind(latent=2, hidden=8, layers=1, epochs=1).fit([ArchBatch(space, space.from_index(range(60)))])
+        trained.save(folder / f"{prefix}.safetensors")
+
+
 @pytest.mark.parametrize(("group", "name"), LEAVES)
 def test_every_leaf_is_composed_and_instantiated(group: str, name: str, tmp_path: Path) -> None:
     needs = NEEDS.get((group, name), [])
     if needs is None:
         pytest.skip("needs a running service: the system tier")
     make_inputs(tmp_path)
+    if any("safetensors" in text for text in needs):
+        make_encodings(tmp_path)
     if group == "proxy":
         config = OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")
     else:
@@ -110,8 +129,14 @@ def test_every_leaf_is_composed_and_instantiated(group: str, name: str, tmp_path
         assert instantiate(config.objective) is not None
         return
     node = config if group == "proxy" else config[group]
-    task, space = Digits(), NB201(scale="small")
-    assert instantiate(node, space=space, task=task) is not None
+    parts = {"task": Digits(), "space": NB201(scale="small")}
+    if group == "predictor":
+        parts["encoding"] = instantiate(composed("fit", ["encoding=onehot"]).encoding)
+    if group == "strategy":  # those that need a predictor have one beside them
+        chosen = {"predictor": "gp", "encoding": "onehot"}
+        fit = composed("fit", [f"{key}={name}" for key, name in chosen.items()])
+        parts["predictor"] = instantiate(fit.predictor, encoding=instantiate(fit.encoding))
+    assert instantiate(node, **parts) is not None
 
 
 @pytest.mark.parametrize("name", leaves("space"))

@@ -25,6 +25,8 @@ from nasflow.testing.strategies import (
 )
 from searchspaces.errors import ConfigError
 from searchspaces.genes import Gene, GeneSpace, JointSpace
+from tests.nasflow.test_guided import GuidedContract
+from tests.nasflow.test_guided import quick as quick_predictor
 from tests.nasflow.test_warmup import WarmupContract
 from tests.registry import leaves
 
@@ -51,7 +53,8 @@ def configured(name):
 def shipped(name):
     """The strategy of a yaml in conf/strategy, as a search builds it."""
     objectives = Objectives(error={"direction": "minimize"})
-    return instantiate(configured(name), space=ToySpace(), task=None, objectives=objectives, seed=0, keep=None)
+    parts = {"space": ToySpace(), "task": None, "objectives": objectives, "seed": 0, "keep": None}
+    return instantiate(configured(name), **parts, predictor=quick_predictor())
 
 
 class RandomContract(StrategyContract):
@@ -62,8 +65,13 @@ class TPEContract(StrategyContract):
     budget = 40
 
 
+class RoundsContract(GuidedContract):
+    budget = 60
+
+
 # What a yaml's contract differs in; one that does not stand here must fulfil the contract as it is.
-DIFFERENT = {"random": RandomContract, "tpe": TPEContract, "warmup": WarmupContract}
+DIFFERENT = {"random": RandomContract, "tpe": TPEContract, "warmup": WarmupContract, "guided": GuidedContract}
+DIFFERENT |= dict.fromkeys(("bananas", "brpnas", "flan"), RoundsContract)
 
 
 def contract(name):

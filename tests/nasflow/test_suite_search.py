@@ -14,6 +14,7 @@ from nasflow.flow import Search
 from nasflow.jobs.bench import run_cell, summarise
 from nasflow.suites import Benchmark, Cell, Comparison, SearchComparison, Suite
 from nasflow.suites.search import figures, searching, signed_rank
+from predictors.encodings import OneHot, Topology
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
 from searchspaces.nb201 import NB201
@@ -247,7 +248,7 @@ def test_bench_runs_it_and_resumes(folder, tmp_path):
         sys.executable, "-m", "nasflow.cli", "bench", "suite=search", "seeds=3", "suite.samples=[12,25]",
         "tasks=[nb201_digits]", "methods=[nsga2,evolution,evolution_warmup_params,evolution_warmup_vote]",
         f"{task}.table={folder / 'table.parquet'}", f"{task}.metric=valid", f"{task}.test=test", f"+{task}.pool=true",
-        f"+{task}.scores.params.took_s=maximize",
+        f"~{task}.scores.params.params_m", f"+{task}.scores.params.took_s=maximize", f"{task}.seconds=null",
         f"hydra.run.dir={tmp_path / 'run'}",
         'suite.methods.evolution.overrides=["strategy=evolution"]', '+suite.methods.nsga2.overrides=["strategy=nsga2"]',
     ]  # fmt: skip
@@ -280,3 +281,46 @@ def test_a_published_score_helps_on_a_published_table(data_dir, tmp_path):
     rows = {(row.method, row.metric): row.mean for row in made.summary({cell: made.run(cell) for cell in cells})}
     assert rows["evolution_warmup_synflow", "regret median"] < rows["evolution", "regret median"]
     assert rows["evolution_warmup_synflow", "regret p-value against evolution"] < 0.05
+
+
+# -- predictors ----------------------------------------------------------------------------------------------------
+
+GUIDED = {
+    "given": {"overrides": ["strategy=guided", "predictor=ridge"], "encoding": "ops"},
+    "own": {"overrides": ["strategy=guided", "predictor=ridge", "encoding=onehot"]},
+    "topology": {"overrides": ["strategy=guided", "predictor=ridge", "encoding=topology"]},
+    "lacking": {"overrides": ["strategy=guided", "predictor=ridge"], "encoding": "not there"},
+}
+
+
+def test_methods_get_the_encoding_that_they_name(folder):
+    made = suite(folder, methods=GUIDED, encodings={"ops": OneHot()})
+    results = {name: made.run(Cell("toy", name, 20, 0)) for name in GUIDED}
+    assert results["lacking"] == {}
+    visited = {
+        name: [record.row.tolist() for record in made._runner(Cell("toy", name, 20, 0)).study.records()]
+        for name in GUIDED
+        if name != "lacking"
+    }
+    assert visited["given"] == visited["own"] != visited["topology"]
+    assert visited["given"][:6] == visited["topology"][:6], "the first trials are random"
+
+
+def test_predictor_and_encoding_decide_a_cell(folder):
+    made = suite(folder, methods=GUIDED, encodings={"ops": OneHot()})
+    other = suite(folder, methods=GUIDED, encodings={"ops": Topology()})
+    cells = {name: Cell("toy", name, 20, 0) for name in GUIDED}
+    settings = {name: made.cell_settings(cell) for name, cell in cells.items()}
+    assert other.cell_settings(cells["given"]) != settings["given"]
+    assert other.cell_settings(cells["own"]) == settings["own"] != settings["topology"]
+    assert settings["own"]["predictor"]["_target_"].endswith("Regression")
+    assert not {"predictor", "encoding"} & set(suite(folder).cell_settings(Cell("toy", "random", 20, 0)))
+    json.dumps(settings)
+
+
+def test_published_rows_stand_beside_measured_ones(folder):
+    rows = [{"method": "FLAN", "samples": 8, "figure": 0.9, "source": "arXiv 2403.02484"}]
+    (row,) = suite(folder, published=rows).published
+    assert (row.task, row.method, row.samples, row.metric, row.mean) == ("toy", "FLAN", 8, "test", 0.9)
+    assert (row.source, row.seeds) == ("arXiv 2403.02484", [])
+    assert suite(folder).published == []

@@ -1,0 +1,118 @@
+"""A Gaussian process on encodings."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from predictors.accuracy.encoded import EncodedPredictor, Vector
+from predictors.encodings import Encoding, Features
+from predictors.gp import MOST_SAMPLES, GaussianProcess
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = 2048  # architectures scored at a time
+
+
+class GaussianProcessPredictor(EncodedPredictor):
+    """A Gaussian process with kernels on each part of an encoding and on all together.
+
+    Each part has a linear kernel and two squared-exponential ones, of length 0.7 and 1.5 times its typical distance;
+    all parts together have two, of length 0.6 and 1. Which of them matter is left to the marginal likelihood. Of more
+    than 1,000 samples a random 1,000 are used.
+
+    Args:
+        encoding: What architectures are described by.
+        draws: Settings of the kernels to draw, see `GaussianProcess`.
+        ascents: How many of them to improve.
+        seed: Seed of the draws.
+    """
+
+    def __init__(self, encoding: Encoding, draws: int = 64, ascents: int = 2, seed: int = 0) -> None:
+        super().__init__(encoding, seed)
+        self.draws = draws
+        self.ascents = ascents
+
+    def _twin(self) -> "GaussianProcessPredictor":
+        return GaussianProcessPredictor(self.encoding, self.draws, self.ascents, self.seed)
+
+    def _learn(self, parts: list[Features], target: Vector, learned: Mapping[str, Any] | None) -> dict[str, Any]:
+        if len(target) > MOST_SAMPLES:
+            logger.warning("A Gaussian process takes a random %d of the %d samples.", MOST_SAMPLES, len(target))
+            kept = np.random.default_rng(self.seed).permutation(len(target))[:MOST_SAMPLES]
+            parts, target = [part[kept] for part in parts], target[kept]
+        self._kernels = Kernels(parts)
+        grams = self._kernels(parts)
+        self._process = GaussianProcess(self.draws, self.ascents, self.seed)
+        if learned is None:
+            self._process.fit(grams, target)
+        else:
+            self._process.restore(grams, target, learned)
+        return self._process.state()
+
+    def _expect(self, parts: list[Features]) -> tuple[Vector, Vector]:
+        n = len(parts[0])
+        mean, std = np.empty(n), np.empty(n)
+        used = self._process.used
+        for start in range(0, n, _BLOCK):
+            block = [part[start : start + _BLOCK] for part in parts]
+            part_mean, part_std = self._process.predict(self._kernels(block, used), self._kernels.diagonal(block)[used])
+            mean[start : start + _BLOCK], std[start : start + _BLOCK] = part_mean, part_std
+        return mean, std
+
+
+class Kernels:
+    """Linear and squared-exponential kernels between architectures and the samples.
+
+    Args:
+        parts: Parts of the samples' encoding, each `(n, d_i)`.
+    """
+
+    lengths = (0.7, 1.5)
+    common_lengths = (0.6, 1.0)
+
+    def __init__(self, parts: list[Features]) -> None:
+        self.parts = parts
+        self._squares = [(part**2).sum(axis=1) for part in parts]
+        self._widths = [max(1, int((part.std(axis=0) > 0).sum())) for part in parts]
+
+    def __call__(self, parts: list[Features], used: NDArray[np.bool_] | None = None) -> Features:
+        """Return the kernels `(m, k, n)` between k architectures and the n samples, or those of them that are used."""
+        wanted = iter(np.ones(self.number, dtype=np.bool_) if used is None else used)
+        common_used = used is None or used[-len(self.common_lengths) :].any()
+        out = []
+        common = np.zeros((len(parts[0]), len(self.parts[0]))) if common_used else None
+        for part, own, squares, width in zip(parts, self.parts, self._squares, self._widths, strict=True):
+            these = [next(wanted) for _ in range(1 + len(self.lengths))]
+            if common is None and not any(these):
+                continue
+            inner = part @ own.T
+            if these[0]:
+                out.append(inner / width)
+            distance = np.maximum((part**2).sum(axis=1)[:, None] + squares - 2 * inner, 0)
+            if common is not None:
+                common += distance
+            for length, want in zip(self.lengths, these[1:], strict=True):
+                if want:
+                    out.append(np.exp(distance * (-1 / (2 * length**2 * width))))
+        if common is not None:
+            width = sum(self._widths)
+            for length, want in zip(self.common_lengths, wanted, strict=True):
+                if want:
+                    out.append(np.exp(common * (-1 / (2 * length**2 * width))))
+        return np.stack(out)
+
+    @property
+    def number(self) -> int:
+        """How many kernels there are."""
+        return len(self.parts) * (1 + len(self.lengths)) + len(self.common_lengths)
+
+    def diagonal(self, parts: list[Features]) -> Features:
+        """Return the kernels `(m, k)` of each architecture with itself."""
+        ones = np.ones(len(parts[0]))
+        out = []
+        for part, width in zip(parts, self._widths, strict=True):
+            out += [(part**2).sum(axis=1) / width, *(ones for _ in self.lengths)]
+        return np.stack([*out, *(ones for _ in self.common_lengths)])

@@ -1,0 +1,196 @@
+"""An exact Gaussian process over precomputed Gram matrices, for few samples."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+from scipy.optimize import minimize
+
+from searchspaces.errors import PredictorError
+
+MOST_SAMPLES = 1000
+_KEPT = 1e-3  # share of the evidence from which on a hypothesis takes part in predictions
+_COUNTS = 5e-3  # share of the kernels' weights from which on one counts
+_JITTER = 1e-8
+_NOTHING = -100.0  # logarithm of a weight that is none
+_STEPS = 30  # of an ascent
+_WIDTH = 2.0  # how far an ascent may lead, in natural logarithms
+_HOPELESS = 1e10
+Matrix = NDArray[np.float64]
+
+
+class GaussianProcess:
+    """Gaussian process regression whose kernel is a mixture of given ones.
+
+    With few samples no single setting of a kernel is certain, so predictions are averaged over settings by their
+    marginal likelihood: mixtures drawn from the prior, and the best of them after ascending the likelihood. The prior
+    of a setting: weights of the kernels Dirichlet with parameter 0.4, so that mostly few kernels matter; amplitude and
+    share of noise log-uniform. Standard deviations are scaled to the errors on left-out samples.
+
+    Args:
+        draws: Settings to draw.
+        ascents: How many of the best to improve further.
+        seed: Seed of the draws.
+
+    Attributes:
+        evidence: Logarithm of the mean marginal likelihood of the settings, after `fit`.
+    """
+
+    def __init__(self, draws: int = 128, ascents: int = 2, seed: int = 0) -> None:
+        self.draws = draws
+        self.ascents = ascents
+        self.seed = seed
+
+    def fit(self, grams: Matrix, y: Matrix) -> "GaussianProcess":
+        """Condition on samples.
+
+        Args:
+            grams: `(m, n, n)`, of m kernels between n samples, each with a mean diagonal of about 1.
+            y: `(n,)`.
+
+        Raises:
+            PredictorError: If there are more than 1,000 samples.
+        """
+        n = len(y)
+        if n > MOST_SAMPLES:
+            raise PredictorError(
+                f"An exact Gaussian process takes at most {MOST_SAMPLES} samples, but got {n}. Give it a part of them, "
+                "or take predictor=trees."
+            )
+        rng = np.random.default_rng(self.seed)
+        self._mean, self._spread = float(y.mean()), float(y.std()) or 1.0
+        target = (y - self._mean) / self._spread
+        settings = [_drawn(len(grams), rng) for _ in range(self.draws)]
+        scores = np.array([_evidence(grams, target, theta)[0] for theta in settings])
+        for best in np.argsort(-scores)[: self.ascents]:
+            settings.append(_ascended(grams, target, settings[best]))
+            scores = np.append(scores, _evidence(grams, target, settings[-1])[0])
+        # Where an ascent ended is as likely as what it began with was to be drawn: it stands for that one's region.
+        weights = np.exp(scores - scores.max())
+        self.evidence = float(np.log(weights.mean()) + scores.max())
+        weights /= weights.sum()
+        kept = weights >= _KEPT
+        self._settings = _pruned(np.array(settings)[kept])
+        self._weights = weights[kept] / weights[kept].sum()
+        self._condition(grams, target)
+        return self
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """Which kernels have a weight in any setting, shape `(m,)`; the others need not be computed for `predict`."""
+        return np.asarray((self._settings[:, :-1] > -np.inf).any(axis=0))
+
+    def _condition(self, grams: Matrix, target: Matrix) -> None:
+        self._factors, self._solved = [], []
+        for theta in self._settings:
+            factor = _factor(grams, theta)
+            self._factors.append(factor)
+            self._solved.append(cho_solve((factor, True), target))
+        self._calibration = self._calibrated(target)
+
+    def _calibrated(self, target: Matrix) -> float:
+        """Ratio of left-out errors to the standard deviations that were stated for them (root mean square)."""
+        errors, variances = 0.0, 0.0
+        for weight, factor, solved in zip(self._weights, self._factors, self._solved, strict=True):
+            inverse = cho_solve((factor, True), np.eye(len(target)))
+            precision = np.diag(inverse)
+            errors = errors + weight * solved / precision
+            variances = variances + weight / precision
+        ratio = float(np.sqrt(np.mean(errors**2 / variances)))
+        # A handful of errors says little about a ratio: it counts in full from some dozens of samples on.
+        return float(ratio ** (len(target) / (len(target) + 10)))
+
+    def predict(self, cross: Matrix, diagonal: Matrix) -> tuple[Matrix, Matrix]:
+        """Return mean and standard deviation `(k,)` at k places, noise of the samples included.
+
+        Args:
+            cross: `(u, k, n)`, those kernels that are `used` between the places and the samples.
+            diagonal: `(u, k)`, the same kernels of each place with itself.
+        """
+        means, variances = [], []
+        used = self.used
+        for theta, factor, solved in zip(self._settings, self._factors, self._solved, strict=True):
+            weights, noise = _read(theta)
+            weights = weights[used]
+            mixed = np.tensordot(weights, cross, axes=1)
+            means.append(mixed @ solved)
+            explained = (solve_triangular(factor, mixed.T, lower=True) ** 2).sum(axis=0)
+            variances.append(np.maximum(weights @ diagonal - explained, 0) + noise)
+        mean = np.tensordot(self._weights, means, axes=1)
+        between = np.tensordot(self._weights, (np.array(means) - mean) ** 2, axes=1)
+        variance = np.tensordot(self._weights, variances, axes=1) + between
+        return mean * self._spread + self._mean, np.sqrt(variance) * self._calibration * self._spread
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs beside the Gram matrices and the samples."""
+        # -inf is no number in JSON; so small a weight means the same.
+        settings = np.maximum(self._settings, _NOTHING)
+        return {"settings": settings.tolist(), "weights": self._weights.tolist(), "evidence": self.evidence}
+
+    def restore(self, grams: Matrix, y: Matrix, state: Mapping[str, Any]) -> "GaussianProcess":
+        """Condition on the samples again, with settings found before."""
+        self._mean, self._spread = float(y.mean()), float(y.std()) or 1.0
+        settings = np.array(state["settings"])
+        self._settings = np.where(settings <= _NOTHING, -np.inf, settings)
+        self._weights = np.array(state["weights"])
+        self.evidence = float(state["evidence"])
+        self._condition(grams, (y - self._mean) / self._spread)
+        return self
+
+
+def _drawn(kernels: int, rng: np.random.Generator) -> Matrix:
+    """Logarithms of the kernels' weights times the amplitude, then that of the noise."""
+    weights = np.maximum(rng.dirichlet(np.full(kernels, 0.4)), 1e-6)
+    amplitude = 10 ** rng.uniform(-0.3, 0.7)
+    return np.append(np.log(weights * amplitude), np.log(10) * rng.uniform(-2.5, -0.1))
+
+
+def _pruned(settings: Matrix) -> Matrix:
+    """Leave out kernels that hardly count in a setting, which saves most of the time of predicting."""
+    weights = settings[:, :-1]
+    hardly = weights < np.logaddexp.reduce(weights, axis=1, keepdims=True) + np.log(_COUNTS)
+    return np.concatenate([np.where(hardly, -np.inf, weights), settings[:, -1:]], axis=1)
+
+
+def _read(theta: Matrix) -> tuple[Matrix, float]:
+    return np.exp(theta[:-1]), float(np.exp(theta[-1]))
+
+
+def _factor(grams: Matrix, theta: Matrix) -> Matrix:
+    weights, noise = _read(theta)
+    matrix = np.tensordot(weights, grams, axes=1)
+    matrix[np.diag_indices_from(matrix)] += noise + _JITTER
+    return np.asarray(cholesky(matrix, lower=True))
+
+
+def _evidence(grams: Matrix, target: Matrix, theta: Matrix) -> tuple[float, Matrix, Matrix]:
+    """Log marginal likelihood, the matrix's Cholesky factor and its solution for the target; -inf where it fails."""
+    try:
+        factor = _factor(grams, theta)
+    except LinAlgError:
+        return -np.inf, np.zeros(0), np.zeros(0)
+    solved = cho_solve((factor, True), target)
+    value = -0.5 * target @ solved - np.log(np.diag(factor)).sum() - 0.5 * len(target) * np.log(2 * np.pi)
+    return float(value), factor, solved
+
+
+def _ascended(grams: Matrix, target: Matrix, start: Matrix) -> Matrix:
+    """Ascend the marginal likelihood from a drawn setting, held near it by a normal prior."""
+    flat = grams.reshape(len(grams), -1)
+    identity = np.eye(len(target))
+
+    def loss(theta: Matrix) -> tuple[float, Matrix]:
+        value, factor, solved = _evidence(grams, target, theta)
+        if not np.isfinite(value):
+            return _HOPELESS, np.zeros_like(theta)
+        weights, noise = _read(theta)
+        inner = np.outer(solved, solved) - cho_solve((factor, True), identity)
+        slopes = np.append(weights * (flat @ inner.ravel()), noise * np.trace(inner)) / 2
+        pull = (theta - start) / _WIDTH**2
+        return -value + 0.5 * float((pull * (theta - start)).sum()), pull - slopes
+
+    bounds = [(np.log(1e-6), np.log(20.0))] * (len(start) - 1) + [(np.log(1e-3), 0.0)]
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS})
+    return np.asarray(found.x)

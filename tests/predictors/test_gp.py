@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from predictors.accuracy.gaussian import Kernels
+from predictors.gp import GaussianProcess, _ascended, _evidence, _read
+from searchspaces.errors import PredictorError
+
+
+def _grams(x, z=None):
+    z = x if z is None else z
+    distance = ((x[:, None] - z[None]) ** 2).sum(axis=2)
+    return np.stack([x @ z.T, np.exp(-distance / 2)])
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(4)
+
+
+def test_evidence_is_the_density_of_the_samples(rng):
+    grams, y = _grams(rng.normal(size=(7, 2))), rng.normal(size=7)
+    theta = np.log([0.5, 0.8, 0.3])
+    covariance = 0.5 * grams[0] + 0.8 * grams[1] + 0.3 * np.eye(7)
+    assert _evidence(grams, y, theta)[0] == pytest.approx(multivariate_normal(np.zeros(7), covariance).logpdf(y))
+
+
+def test_an_ascent_finds_what_made_the_samples(rng):
+    x = rng.normal(size=(150, 2))
+    grams = _grams(x)
+    y = rng.multivariate_normal(np.zeros(150), 2.0 * grams[0] + 0.25 * np.eye(150))
+    start = np.log([0.3, 0.3, 0.6])
+    end = _ascended(grams, y, start)
+    weights, noise = _read(end)
+    assert _evidence(grams, y, end)[0] > _evidence(grams, y, start)[0] + 10
+    assert weights[0] > 10 * weights[1]
+    assert noise == pytest.approx(0.25, rel=0.3)
+
+
+def test_posterior_of_one_setting_is_the_textbook_one(rng):
+    x, z = rng.normal(size=(9, 2)), rng.normal(size=(4, 2))
+    y = rng.normal(size=9)
+    process = next(p for p in (GaussianProcess(1, 0, seed).fit(_grams(x), y) for seed in range(50)) if p.used.all())
+    weights, noise = _read(process._settings[0])
+    target = (y - y.mean()) / y.std()
+    inverse = np.linalg.inv(np.tensordot(weights, _grams(x), 1) + noise * np.eye(9))
+    cross = np.tensordot(weights, _grams(z, x), 1)
+    diagonal = np.stack([(z**2).sum(axis=1), np.ones(4)])
+    mean, std = process.predict(_grams(z, x), diagonal)
+    np.testing.assert_allclose(mean, cross @ inverse @ target * y.std() + y.mean(), rtol=1e-5)
+    variance = weights @ diagonal - np.einsum("ka,ab,kb->k", cross, inverse, cross) + noise
+    np.testing.assert_allclose(std / process._calibration, np.sqrt(variance) * y.std(), rtol=1e-5)
+
+
+def test_stated_intervals_hold_what_they_say(rng):
+    inside, n = [], 60
+    for _ in range(20):
+        x, z = rng.normal(size=(n, 3)), rng.normal(size=(200, 3))
+        truth = np.array([1.0, -2.0, 0.5])
+        y, there = x @ truth + rng.normal(size=n), z @ truth + rng.normal(size=200)
+        process = GaussianProcess(draws=32, ascents=1).fit(_grams(x), y)
+        diagonal = np.stack([(z**2).sum(axis=1), np.ones(200)])
+        mean, std = process.predict(_grams(z, x)[process.used], diagonal[process.used])
+        inside.append(np.mean(np.abs(there - mean) < 1.645 * std))
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.04)
+
+
+def test_uncertainty_grows_away_from_the_samples(rng):
+    x = rng.normal(size=(30, 2))
+    y = np.sin(x[:, 0])
+    process = GaussianProcess(draws=64, ascents=2).fit(_grams(x), y)
+    far = np.array([[6.0, 6.0]])
+    stds = []
+    for z in (x, far):
+        diagonal = np.stack([(z**2).sum(axis=1), np.ones(len(z))])
+        stds.append(process.predict(_grams(z, x)[process.used], diagonal[process.used])[1])
+    assert stds[1][0] > 2 * np.median(stds[0])
+
+
+def test_restored_processes_predict_the_same(rng):
+    x, y = rng.normal(size=(20, 2)), rng.normal(size=20)
+    process = GaussianProcess().fit(_grams(x), y)
+    again = GaussianProcess().restore(_grams(x), y, process.state())
+    diagonal = np.stack([(x**2).sum(axis=1), np.ones(20)])
+    given = _grams(x)[process.used], diagonal[process.used]
+    for a, b in zip(process.predict(*given), again.predict(*given), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+
+
+def test_more_samples_than_it_can_take_are_refused():
+    with pytest.raises(PredictorError, match="at most 1000 samples, but got 1001"):
+        GaussianProcess().fit(np.zeros((1, 1001, 1001)), np.zeros(1001))
+
+
+def test_kernels_without_weight_are_left_out(rng):
+    x, z = rng.normal(size=(60, 2)), rng.normal(size=(5, 2))
+    grams = np.concatenate([_grams(x), [1e-3 * np.eye(60)]])
+    process = GaussianProcess(draws=32, ascents=2).fit(grams, x @ [1.0, 2.0])
+    used = process.used
+    assert used[0]
+    assert not used.all()
+    diagonal = np.stack([(z**2).sum(axis=1), np.ones(5), np.ones(5)])
+    cross = np.concatenate([_grams(z, x), [np.zeros((5, 60))]])
+    mean, _ = process.predict(cross[used], diagonal[used])
+    np.testing.assert_allclose(mean, z @ [1.0, 2.0], atol=0.1)
+    parts = [rng.normal(size=(40, 6)), rng.normal(size=(40, 3))]
+    kernels = Kernels(parts)
+    for _ in range(10):
+        some = rng.random(kernels.number) < 0.4
+        if some.any():
+            np.testing.assert_array_equal(kernels(parts, some), kernels(parts)[some])
+
+
+def test_kernels_are_positive_and_of_unit_diagonal(rng):
+    parts = [rng.normal(size=(40, 6)), rng.normal(size=(40, 3))]
+    kernels = Kernels(parts)
+    grams = kernels(parts)
+    assert grams.shape == (2 * 3 + 2, 40, 40)
+    np.testing.assert_allclose(kernels.diagonal(parts), np.diagonal(grams, axis1=1, axis2=2), atol=1e-9)
+    assert np.diagonal(grams, axis1=1, axis2=2).mean(axis=1) == pytest.approx(np.ones(8), abs=0.35)
+    assert min(np.linalg.eigvalsh(gram).min() for gram in grams) > -1e-8
