@@ -121,9 +121,8 @@ class Standardised(Encoding):
     def _figures(self, space: SearchSpace, rows: Rows) -> Features: ...
 
     def reference(self, space: SearchSpace) -> Rows:
-        """Return the sample of the space `(sample, genes)`, of a pool's base for a pool."""
-        base = space.base if isinstance(space, Pool) else space
-        return base.sample(self.sample, np.random.default_rng(0))
+        """Return the sample of the space `(sample, genes)`."""
+        return space.sample(self.sample, np.random.default_rng(0))
 
     def _scale(self, space: SearchSpace) -> tuple[Features, Features]:
         if space.fingerprint not in self._scales:
@@ -134,11 +133,11 @@ class Standardised(Encoding):
 
 
 def search_space(archs: ArchBatch) -> SearchSpace:
-    """Return the space of `archs`.
+    """Return the space of `archs`; of a pool its base, whose canonical rows do not depend on what else the pool holds.
 
     Raises:
         ConfigError: If its rows are no networks.
     """
     if not isinstance(archs.space, SearchSpace):
         raise ConfigError(f"Only architectures of search spaces can be encoded, but {archs.space.name!r} is none.")
-    return archs.space
+    return archs.space.base if isinstance(archs.space, Pool) else archs.space

@@ -21,7 +21,6 @@ from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError, PredictorError
 from searchspaces.files import located
 from searchspaces.genes import Rows
-from searchspaces.pool import Pool
 from searchspaces.space import SearchSpace
 
 SCHEMA_VERSION = 1
@@ -225,12 +224,8 @@ class LearnedEncoding(Encoding):
 
 
 def _classes(archs: ArchBatch) -> tuple[SearchSpace, Rows, NDArray[np.int64]]:
-    """Return the space without the limits of a pool, its distinct canonical rows, and whose place each of `archs` has.
-
-    A pool has representatives of its own, whose graphs may hold what has no effect.
-    """
+    """Return the space of `archs`, their distinct canonical rows, and whose place each of them has."""
     space = search_space(archs)
-    space = space.base if isinstance(space, Pool) else space
     rows, places = np.unique(space.canonical(archs.rows), axis=0, return_inverse=True)
     return space, rows, places.ravel()
 

@@ -105,8 +105,9 @@ class _Part(Encoding):
         return ["vote"] * scores.vote.shape[1] if self.vote else scores.names
 
     def encode(self, archs: ArchBatch) -> Features:
-        scores = self.whole.scores(search_space(archs))
-        positions = scores.places.positions(archs.space.canonical(archs.rows))
+        space = search_space(archs)
+        scores = self.whole.scores(space)
+        positions = scores.places.positions(space.canonical(archs.rows))
         if (positions < 0).any():
             first = archs[int(np.argmax(positions < 0))].format()[0]
             raise TableError(

@@ -10,6 +10,7 @@ from searchspaces.genes import GeneSpace
 from searchspaces.mobilenet import MobileNet
 from searchspaces.nb101 import NB101
 from searchspaces.nb201 import NB201
+from searchspaces.pool import Pool
 from searchspaces.space import SearchSpace
 
 SPACES = [NB101(), NB201(), FBNet(), MobileNet()]
@@ -28,6 +29,8 @@ def test_every_encoding_of_every_space(encoding: Encoding, space: SearchSpace) -
     assert len(np.unique(vectors, axis=0)) > 15, "architectures are told apart"
     np.testing.assert_allclose(encoding.encode(archs[7:9]), vectors[7:9], atol=1e-12, err_msg="whatever the batch")
     np.testing.assert_array_equal(encoding.encode(archs.canonical()), vectors, err_msg="one vector per class")
+    pooled = ArchBatch(Pool(space, archs.unique().rows), archs.unique().rows)
+    np.testing.assert_array_equal(encoding.encode(pooled), encoding.encode(archs.unique()), err_msg="as the base")
 
 
 @pytest.mark.parametrize("encoding", [OneHot(), Topology(), Paths(), OpPairs()], ids=lambda e: type(e).__name__)

@@ -46,6 +46,8 @@ def test_scores_are_found_by_class_and_must_be_there(table: Table, tmp_path: Pat
     table.save(path)
     encoding = ZeroCost(str(path), columns=["params"])
     np.testing.assert_allclose(encoding.encode(table.archs.canonical()), encoding.encode(table.archs))
+    pooled = ArchBatch(table.pool(["params"]), table.archs.rows)
+    np.testing.assert_array_equal(encoding.encode(pooled), encoding.encode(table.archs))
     rest = ArchBatch.sample(table.archs.space, 500, np.random.default_rng(9))
     with pytest.raises(TableError, match=r"lacks \d+ of 500 architectures, the first is \|.*nasflow score"):
         encoding.encode(rest)
