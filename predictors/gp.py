@@ -1,12 +1,13 @@
 """An exact Gaussian process over precomputed Gram matrices, for few samples."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
 from searchspaces.errors import PredictorError
 
@@ -19,6 +20,19 @@ _STEPS = 30  # of an ascent
 _WIDTH = 2.0  # how far an ascent may lead, in natural logarithms
 _HOPELESS = 1e10
 Matrix = NDArray[np.float64]
+
+_BLAS = ThreadpoolController()
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def on_one_thread(function: _Function) -> _Function:
+    """Return `function` without threads of BLAS.
+
+    Matrices of at most a thousand rows gain little from them, and lose much where other processes keep the cores busy:
+    threads then wait for each other (seen: ten times slower).
+    """
+    wrapped: _Function = _BLAS.wrap(limits=1, user_api="blas")(function)
+    return wrapped
 
 
 class GaussianProcess:
@@ -43,6 +57,7 @@ class GaussianProcess:
         self.ascents = ascents
         self.seed = seed
 
+    @on_one_thread
     def fit(self, grams: Matrix, y: Matrix) -> "GaussianProcess":
         """Condition on samples.
 
@@ -102,6 +117,7 @@ class GaussianProcess:
         # A handful of errors says little about a ratio: it counts in full from some dozens of samples on.
         return float(ratio ** (len(target) / (len(target) + 10)))
 
+    @on_one_thread
     def predict(self, cross: Matrix, diagonal: Matrix) -> tuple[Matrix, Matrix]:
         """Return mean and standard deviation `(k,)` at k places, noise of the samples included.
 
@@ -129,6 +145,7 @@ class GaussianProcess:
         settings = np.maximum(self._settings, _NOTHING)
         return {"settings": settings.tolist(), "weights": self._weights.tolist(), "evidence": self.evidence}
 
+    @on_one_thread
     def restore(self, grams: Matrix, y: Matrix, state: Mapping[str, Any]) -> "GaussianProcess":
         """Condition on the samples again, with settings found before."""
         self._mean, self._spread = float(y.mean()), float(y.std()) or 1.0

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from predictors.accuracy.encoded import EncodedPredictor, Vector
 from predictors.encodings import Encoding, Features
-from predictors.gp import MOST_SAMPLES, GaussianProcess
+from predictors.gp import MOST_SAMPLES, GaussianProcess, on_one_thread
 
 logger = logging.getLogger(__name__)
 
@@ -78,31 +78,32 @@ class Kernels:
         self._squares = [(part**2).sum(axis=1) for part in parts]
         self._widths = [max(1, int((part.std(axis=0) > 0).sum())) for part in parts]
 
+    @on_one_thread
     def __call__(self, parts: list[Features], used: NDArray[np.bool_] | None = None) -> Features:
         """Return the kernels `(m, k, n)` between k architectures and the n samples, or those of them that are used."""
-        wanted = iter(np.ones(self.number, dtype=np.bool_) if used is None else used)
-        common_used = used is None or used[-len(self.common_lengths) :].any()
-        out = []
-        common = np.zeros((len(parts[0]), len(self.parts[0]))) if common_used else None
+        wanted = np.ones(self.number, dtype=np.bool_) if used is None else used
+        out = np.empty((int(wanted.sum()), len(parts[0]), len(self.parts[0])))
+        place, want = iter(out), iter(wanted)  # where the next kernel goes, and whether it is one of those used
+        common_used = wanted[-len(self.common_lengths) :].any()
+        common = np.zeros(out.shape[1:]) if common_used else None
         for part, own, squares, width in zip(parts, self.parts, self._squares, self._widths, strict=True):
-            these = [next(wanted) for _ in range(1 + len(self.lengths))]
-            if common is None and not any(these):
+            linear, *these = [next(want) for _ in range(1 + len(self.lengths))]
+            if not (common_used or linear or any(these)):
                 continue
             inner = part @ own.T
-            if these[0]:
-                out.append(inner / width)
+            if linear:
+                np.divide(inner, width, out=next(place))
             distance = np.maximum((part**2).sum(axis=1)[:, None] + squares - 2 * inner, 0)
             if common is not None:
                 common += distance
-            for length, want in zip(self.lengths, these[1:], strict=True):
-                if want:
-                    out.append(np.exp(distance * (-1 / (2 * length**2 * width))))
+            for length, this in zip(self.lengths, these, strict=True):
+                if this:
+                    _squared_exponential(distance, length**2 * width, next(place))
         if common is not None:
-            width = sum(self._widths)
-            for length, want in zip(self.common_lengths, wanted, strict=True):
-                if want:
-                    out.append(np.exp(common * (-1 / (2 * length**2 * width))))
-        return np.stack(out)
+            for length, this in zip(self.common_lengths, want, strict=True):
+                if this:
+                    _squared_exponential(common, length**2 * sum(self._widths), next(place))
+        return out
 
     @property
     def number(self) -> int:
@@ -116,3 +117,8 @@ class Kernels:
         for part, width in zip(parts, self._widths, strict=True):
             out += [(part**2).sum(axis=1) / width, *(ones for _ in self.lengths)]
         return np.stack([*out, *(ones for _ in self.common_lengths)])
+
+
+def _squared_exponential(distance: Features, width: float, out: Features) -> None:
+    np.multiply(distance, -1 / (2 * width), out=out)
+    np.exp(out, out=out)
