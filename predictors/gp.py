@@ -125,17 +125,16 @@ class GaussianProcess:
             cross: `(u, k, n)`, those kernels that are `used` between the places and the samples.
             diagonal: `(u, k)`, the same kernels of each place with itself.
         """
-        means, variances = [], []
-        used = self.used
-        for theta, factor, solved in zip(self._settings, self._factors, self._solved, strict=True):
-            weights, noise = _read(theta)
-            weights = weights[used]
-            mixed = np.tensordot(weights, cross, axes=1)
-            means.append(mixed @ solved)
-            explained = (solve_triangular(factor, mixed.T, lower=True) ** 2).sum(axis=0)
-            variances.append(np.maximum(weights @ diagonal - explained, 0) + noise)
+        weights, noise = np.exp(self._settings[:, :-1][:, self.used]), np.exp(self._settings[:, -1:])
+        mixtures = np.tensordot(weights, cross, axes=1)
+        explained = [
+            (solve_triangular(factor, mixed.T, lower=True, check_finite=False) ** 2).sum(axis=0)
+            for factor, mixed in zip(self._factors, mixtures, strict=True)
+        ]
+        means = np.einsum("skn,sn->sk", mixtures, np.array(self._solved))
+        variances = np.maximum(weights @ diagonal - explained, 0) + noise
         mean = np.tensordot(self._weights, means, axes=1)
-        between = np.tensordot(self._weights, (np.array(means) - mean) ** 2, axes=1)
+        between = np.tensordot(self._weights, (means - mean) ** 2, axes=1)
         variance = np.tensordot(self._weights, variances, axes=1) + between
         return mean * self._spread + self._mean, np.sqrt(variance) * self._calibration * self._spread
 

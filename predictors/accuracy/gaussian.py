@@ -13,7 +13,7 @@ from predictors.gp import MOST_SAMPLES, GaussianProcess, on_one_thread
 
 logger = logging.getLogger(__name__)
 
-_BLOCK = 2048  # architectures scored at a time
+_BLOCK = 512  # architectures scored at a time
 
 
 class GaussianProcessPredictor(EncodedPredictor):
