@@ -26,7 +26,7 @@ from searchspaces.files import write_text
 
 logger = logging.getLogger(__name__)
 
-_LOG_WIDTH = 120
+_LOG_WIDTH = 240  # wide enough for published sources; a log wraps no line
 
 
 def run(config: DictConfig) -> None:
@@ -121,7 +121,7 @@ def show(name: str, rows: Sequence[Row]) -> None:
     table = Table(title=name)
     for heading in ("task", "method", "samples", "metric", "mean", "std", "seeds", "source"):
         numeric = heading in ("mean", "std", "samples", "seeds")
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=heading != "source")
     for row in rows:
         std = "" if row.std is None else f"{row.std:.3g}"
         figures = f"{row.mean:.4g}", std, str(len(row.seeds) or "")
