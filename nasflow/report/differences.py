@@ -20,6 +20,8 @@ _PURPOSES = {
     "space": "the choice of networks",
     "objective": "which trials count",
     "strategy": "the search",
+    "predictor": "the search",
+    "encoding": "the search",
 }
 _FACTS = {
     "processor": "processor that {} was measured on",

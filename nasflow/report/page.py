@@ -40,9 +40,9 @@ def write_report(
         study: Its study, finished or under way.
         space: The space that was searched.
         task: The task it was searched for.
-        config: The resolved configuration; `budget`, `strategy` and `device` stand in the summary, `reference` (per
-            optimised metric a value) is the reference point of hypervolumes. Without it, that lies beyond the worst
-            feasible trial by 10 % of the feasible trials' range.
+        config: The resolved configuration; `budget`, `strategy`, `predictor`, `encoding` and `device` stand in the
+            summary, `reference` (per optimised metric a value) is the reference point of hypervolumes. Without it, that
+            lies beyond the worst feasible trial by 10 % of the feasible trials' range.
         environment: What it ran on, as `nasflow.environment` gives it.
         models: The ONNX files that the run hands back, inside `folder`.
         title: Heading of the page.

@@ -35,6 +35,7 @@ from searchspaces.task import Task
 SHOWN = 12  # drawings beyond these, and lists longer than this, open on a click
 LISTED = 500  # trials beyond these are only in the study's log
 _USUAL = form("fp32", 1)  # goes without saying
+_SHOWN = ("strategy", "predictor", "encoding", "device")  # of the configuration
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("Task", f"{run.task.name} ({channels}×{height}×{width}, {count(run.task.classes, 'class', 'classes')})"),
         ("Objectives", "; ".join(_goal(entry) for entry in run.results.objectives.entries)),
     ]
-    pairs += [(key.capitalize(), component(run.config[key])) for key in ("strategy", "device") if run.config.get(key)]
+    pairs += [(key.capitalize(), component(run.config[key])) for key in _SHOWN if run.config.get(key)]
     if run.environment.get("processor"):
         pairs.append(("Processor", str(run.environment["processor"])))
     if run.times:

@@ -385,6 +385,13 @@ def test_hypervolumes_are_shares_of_the_box() -> None:
     assert shares[5] == shares[4]  # slot 5 misses the bound
 
 
+def test_the_summary_tells_what_guided_the_search(tmp_path: Path) -> None:
+    study = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
+    parts = {"predictor": {"_target_": "predictors.Forest", "trees": 9}, "encoding": {"_target_": "a.Paths"}}
+    text = Page(report(tmp_path, study, config=CONFIG | parts)).text
+    assert "StrategyNSGA2(population=4)PredictorForest(trees=9)EncodingPaths()" in text
+
+
 def test_configured_reference_point(tmp_path: Path) -> None:
     study = make_study(Objectives(accuracy=MAX, latency_ms=MIN))
     html = report(tmp_path, study, config=CONFIG | {"reference": {"accuracy": 0.5, "latency_ms": 2}})
