@@ -302,8 +302,9 @@ class Study:
             self.optuna.set_user_attr(f"heartbeat:{worker}", now)
 
     def reap(self, liveness: Liveness) -> list[int]:
-        """Fail the running trials of dead workers, so that their slots are taken up again; return those slots.
+        """End the running trials of dead workers; return the slots that have to be taken up again.
 
+        What died between its result and its final state has all that counts: that state is written. Others are failed.
         A slot whose workers died `MAX_ATTEMPTS` times is failed for good: its architecture probably kills them.
         """
         running = self.running()
@@ -323,12 +324,20 @@ class Study:
             deaths = 1 + self._deaths.get(slot, 0)
             if not holds:
                 self._end(trial._trial_id, TrialState.FAIL, abandoned=_LATE.format(slot))
+            elif "result" in trial.user_attrs:
+                self._finish_for(trial)
             elif deaths >= MAX_ATTEMPTS:
                 error = f"The worker died {deaths} times while evaluating this slot."
                 self._end(trial._trial_id, TrialState.FAIL, error=error)
             elif self._end(trial._trial_id, TrialState.FAIL, abandoned=f"{_DIED} (attempt {deaths})"):
                 reaped.append(slot)
         return reaped
+
+    def _finish_for(self, trial: FrozenTrial) -> None:
+        """Write the final state of a trial whose worker wrote the result, and died."""
+        result = trial.user_attrs["result"]
+        ruled_out = any(objective.metric not in result["metrics"] for objective in self.objectives.optimised)
+        self.finish(Claim(trial.user_attrs["slot"], trial._trial_id, self._row(trial)), result, ruled_out)
 
 
 def _open(storage: BaseStorage, name: str, directions: Sequence[Direction], create: bool) -> optuna.Study:

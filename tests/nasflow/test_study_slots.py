@@ -208,6 +208,20 @@ def test_result_written_just_before_the_reaper_counts(storage: BaseStorage) -> N
     assert [(r.slot, r.state) for r in reaper.records()] == [(0, "complete")]
 
 
+@pytest.mark.parametrize(("metrics", "state"), [(RESULT["metrics"], "complete"), ({"latency_ms": 9.0}, "ruled_out")])
+def test_result_without_a_final_state_is_kept(storage: BaseStorage, metrics: dict[str, float], state: str) -> None:
+    study, result = opened(storage), RESULT | {"metrics": metrics, "violations": {"latency_ms": 0.5}}
+    for _ in range(MAX_ATTEMPTS - 1):
+        claimed(study, 0)
+        assert study.reap(Verdict()) == [0]
+    claim = claimed(study, 0)
+    study.optuna._storage.set_trial_user_attr(claim.trial_id, "result", result)
+    assert study.reap(Verdict()) == []
+    for reader in (study, opened(storage)):
+        assert [(r.slot, r.state, dict(r.metrics), r.violation) for r in reader.records()] == [(0, state, metrics, 0.5)]
+        assert reader.running() == []
+
+
 def test_double_reaping_is_harmless(storage: BaseStorage) -> None:
     worker, first, second = opened(storage), opened(storage), opened(storage)
     claimed(worker, 0)
