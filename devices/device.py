@@ -20,7 +20,7 @@ from devices.measurement import Measurement
 from devices.protocol import Plan, estimate, pace, trimmed_mean
 from devices.quantize import quantize
 from devices.references import References
-from devices.session import SessionConfig, describe, is_quantized
+from devices.session import RefusedModelError, SessionConfig, describe, is_quantized
 from searchspaces.errors import DeviceError, unknown
 from searchspaces.network import Arrays, Network, to_onnx
 
@@ -92,6 +92,11 @@ class Device:
     def options(self) -> dict[str, Any]:
         """All that decides what a latency on this device means, JSON-able."""
         return self.session.facts() | {"device": self.name, "precision": self.precision, "batch": self.batch}
+
+    @property
+    def identity(self) -> str:
+        """Digest of machine, options and protocol: two devices that share it are one device under two names."""
+        return _digest(machine() | {key: value for key, value in self.options.items() if key != "device"})
 
     def prepare(
         self, network: Network, weights: Arrays | None = None, images: NDArray[np.float32] | None = None
@@ -236,9 +241,10 @@ class Device:
 
     def _check_precision(self, model: bytes, operators: dict[str, int]) -> None:
         if is_quantized(list(operators)) != (self.precision == "int8"):
-            raise DeviceError(
+            raise RefusedModelError(
                 f"Device {self.name!r} measures at {self.precision}, but {describe(model)} runs as {operators}: build "
-                "the model with Device.prepare, or set the device's precision."
+                "the model with Device.prepare, or set the device's precision.",
+                model,
             )
 
 

@@ -1,0 +1,287 @@
+"""Latency datasets in the making: a log of measurements, and the table that it amounts to."""
+
+import fcntl
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from devices import RESIDENTS, Device, Job, Outcome, latency_column, machine, protocol, run_jobs
+from nasflow.repeats import Agreement, agreement
+from nasflow.study.identity import identity as plain_json
+from nasflow.tabulation import Report, begun, check_failures, refuse_changes
+from searchspaces.arch import ArchBatch
+from searchspaces.errors import ConfigError, StudyError
+from searchspaces.jsonlines import JsonLines
+from searchspaces.space import SearchSpace
+from searchspaces.table import Column, Table
+from searchspaces.task import Task
+
+logger = logging.getLogger(__name__)
+
+LOG, ANCHORS, LOCK = "measurements.jsonl", "anchors.json", "collect.lock"
+DATASET_VERSION = 1
+"""Of the table's provenance and details; raise it when their meaning changes."""
+
+LEAST_REPEATED = 5
+"""Models that a report on noise needs."""
+
+Entry = Mapping[str, Any]
+Runner = Callable[[Device, Sequence[Job], np.random.Generator, Path, int], Iterator[list[Outcome]]]
+
+
+class Collection:
+    """Latencies of architectures on devices, each measured once per repetition.
+
+    What is measured stands in a log at once, so that a stopped collection continues; a failure stands there with its
+    reason and is tried again by the next start. Architectures of one class build the same network, so a class is
+    measured once.
+
+    Args:
+        folder: Receives the log and the known times of the devices' anchors.
+        space: The search space.
+        task: The task that networks are built for.
+        devices: The devices; further ones may be added later.
+        settings: What else decides which networks are built, JSON-able: a log made under other ones is refused.
+        max_failure_rate: Stop when a larger share of the measurements fails.
+
+    Raises:
+        StudyError: If the log is damaged, was made under other settings, on another machine or by other versions.
+        ConfigError: If two devices are one under two names, or share a name.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: SearchSpace,
+        task: Task,
+        devices: Sequence[Device],
+        settings: Mapping[str, Any],
+        max_failure_rate: float = 0.5,
+    ) -> None:
+        self.folder = folder
+        self.space = space
+        self.task = task
+        self.devices = {device.name: device for device in devices}
+        self.settings = settings
+        self.max_failure_rate = max_failure_rate
+        self.log = JsonLines(folder / LOG)
+        self._stored: dict[str, Entry] = {}  # devices of the log, by name
+        self._known: dict[tuple[str, int, bytes], Entry] = {}
+        self._read(devices)
+
+    def _read(self, devices: Sequence[Device]) -> None:
+        identity = {**self.settings, "dataset": DATASET_VERSION, "protocol": protocol.VERSION, **machine()}
+        entries = begun(self.log, identity, self.space)
+        self._stored = {entry["device"]: entry for entry in entries if "settings" in entry}
+        _check_names(devices)
+        for device in devices:
+            now = plain_json(device=device.name, settings=_settings(device), identity=device.identity)
+            before = self._stored.get(device.name, now)
+            if before["settings"] != now["settings"]:
+                refuse_changes(self.log, {device.name: before["settings"]}, {device.name: now["settings"]})
+            _check_identity(now, self._stored.values())
+            if device.name not in self._stored:
+                self.log.append([now])
+                self._stored[device.name] = now
+        rows = [entry for entry in entries if "row" in entry]
+        keys = self.space.keys(np.array([entry["row"] for entry in rows])) if rows else []
+        self._known = {(e["device"], e["repeat"], key): e for e, key in zip(rows, keys, strict=True)}
+
+    def entries(self, device: str, repeat: int = 0) -> list[Entry]:
+        """Return the log's entries of one repetition on a device, in the order in which the classes came up."""
+        return [entry for (name, number, _), entry in self._known.items() if (name, number) == (device, repeat)]
+
+    def missing(self, archs: ArchBatch, device: str, repeat: int = 0) -> ArchBatch:
+        """Return those of `archs` that are not measured, one of each class."""
+        todo: dict[bytes, int] = {}
+        for i, key in enumerate(archs.keys()):
+            if "measurement" not in self._known.get((device, repeat, key), {}):
+                todo.setdefault(key, i)
+        return archs[np.fromiter(todo.values(), dtype=np.int64, count=len(todo))]
+
+    def run(
+        self,
+        archs: ArchBatch,
+        repeat: int = 0,
+        residents: int = RESIDENTS,
+        report: Report | None = None,
+        runner: Runner = run_jobs,
+    ) -> None:
+        """Measure what is missing of `archs` on each device.
+
+        Args:
+            archs: The architectures, in random order: neighbours are measured side by side.
+            repeat: Number of the repetition; 0 is the dataset itself.
+            residents: Models in memory together, at most.
+            report: Told after each batch how many measurements are done, and of how many.
+            runner: Has jobs measured and yields their outcomes.
+
+        Raises:
+            StudyError: If too many models fail, the log cannot be written, or the models are not those of the log.
+            DeviceError: If a device cannot measure.
+        """
+        todo = {name: self.missing(archs, name, repeat) for name in self.devices}
+        total = len(set(archs.keys())) * len(self.devices)
+        done, failed, finished = total - sum(map(len, todo.values())), 0, 0
+        for name, device in self.devices.items():
+            if not len(todo[name]):
+                continue
+            self._check_models(device)
+            rng = np.random.default_rng([len(self._known), repeat])
+            jobs = [self._job(device, row) for row in todo[name].rows]
+            for outcomes in runner(device, jobs, rng, self.folder / ANCHORS, residents):
+                self._keep(name, repeat, outcomes)
+                errors = [outcome.error for outcome in outcomes if outcome.measurement is None]
+                failed, finished = failed + len(errors), finished + len(outcomes)
+                if report is not None:
+                    report(done + finished, total)
+                check_failures(failed, finished, self.max_failure_rate, errors, self.log)
+
+    def _job(self, device: Device, row: NDArray[np.int64]) -> Job:
+        return Job(tuple(map(int, row)), lambda: device.prepare(self.space.network(row, self.task)))
+
+    def _keep(self, device: str, repeat: int, outcomes: Sequence[Outcome]) -> None:
+        entries = [
+            {"device": device, "repeat": repeat, "row": row}
+            | ({"error": outcome.error} if outcome.measurement is None else {"measurement": outcome.measurement.record()})
+            for outcome in outcomes
+            for row in [list(outcome.key)]  # type: ignore[call-overload]  # keys of this module are rows
+        ]
+        self.log.append(entries)
+        for entry, key in zip(entries, self.space.keys(np.array([entry["row"] for entry in entries])), strict=True):
+            self._known[device, repeat, key] = entry
+
+    def _check_models(self, device: Device) -> None:
+        """Make sure that the models are still those of the log: another version may build or lower them otherwise."""
+        first = next((entry for entry in self.entries(device.name) if "measurement" in entry), None)
+        if first is None:
+            return
+        row = np.array(first["row"])
+        if device.job(self._job(device, row).prepare()) != first["measurement"]["job"]:
+            raise StudyError(
+                f"{self.space.format(row[None])[0]} is another model on device {device.name!r} than the one measured in "
+                f"{self.log.path}: another version of nasflow or onnx builds it. Go on with the version that began the "
+                "folder, or give another hydra.run.dir to measure all anew."
+            )
+
+    def failures(self) -> list[str]:
+        """Return one line for each measurement of the dataset that failed."""
+        failed = [entry for name in self._stored for entry in self.entries(name) if "error" in entry]
+        texts = self.space.format(np.array([entry["row"] for entry in failed])) if failed else []
+        return [f"{text} on {entry['device']}: {entry['error']}" for text, entry in zip(texts, failed, strict=True)]
+
+    def table(self, provenance: Mapping[str, Any]) -> tuple[Table, dict[str, list[Any]]]:
+        """Return the dataset that the log amounts to, and its details: all that the figures were derived from.
+
+        The table has a column for each device that was ever measured here, NaN where a model failed or is not measured
+        yet. Details are columns named `DEVICE.NAME`, None where there is no measurement.
+
+        Raises:
+            StudyError: If nothing is measured yet.
+        """
+        rows: dict[bytes, Entry] = {}
+        for (_, repeat, key), entry in self._known.items():
+            if repeat == 0:
+                rows.setdefault(key, entry)
+        values, columns, details, facts = {}, [], {}, {}
+        for name, stored in self._stored.items():
+            found = [self._known.get((name, 0, key), {}).get("measurement") for key in rows]
+            values[latency_column(name)] = [np.nan if one is None else one["latency_ms"] for one in found]
+            columns.append(Column(latency_column(name), "ms", "minimize", _in_words(name, stored["settings"]["options"])))
+            details |= {f"{name}.{key}": column for key, column in _details(found).items()}
+            facts[name] = _device_facts(stored, found) | {"noise": [report.facts() for report in self.agreements(name)]}
+        if all(not fact["measured"] for fact in facts.values()):
+            raise StudyError(f"No model was measured. What failed stands in {self.log.path}.")
+        archs = ArchBatch(self.space, np.array([entry["row"] for entry in rows.values()]))
+        known = {"dataset": "latency", "schema": DATASET_VERSION, "protocol": protocol.VERSION, "devices": facts}
+        return Table(archs, values, columns, {**provenance, **known}, by_class=True), details
+
+    def agreements(self, device: str) -> list[Agreement]:
+        """Return how each repetition on a device agrees with the dataset, where enough models were repeated."""
+        pairs: dict[int, list[tuple[float, float]]] = {}
+        for (name, repeat, key), entry in self._known.items():
+            first = self._known.get((device, 0, key), {})
+            if name == device and repeat and "measurement" in entry and "measurement" in first:
+                latencies = first["measurement"]["latency_ms"], entry["measurement"]["latency_ms"]
+                pairs.setdefault(repeat, []).append(latencies)
+        return [agreement(*zip(*pairs[n], strict=True)) for n in sorted(pairs) if len(pairs[n]) >= LEAST_REPEATED]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second collection out of a folder.
+
+    Raises:
+        StudyError: If one is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StudyError(
+                f"Another process collects in {folder}. Wait until it has ended (see `fuser -v {folder / LOCK}`), or "
+                "give another hydra.run.dir."
+            ) from error
+        yield
+
+
+def _check_names(devices: Sequence[Device]) -> None:
+    names = [device.name for device in devices]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"Devices share the name {twice[0]!r}: give each one of its own (name: in its yaml).")
+
+
+def _check_identity(device: Entry, others: Iterable[Entry]) -> None:
+    for other in others:
+        if other["device"] != device["device"] and other["identity"] == device["identity"]:
+            raise ConfigError(
+                f"Devices {other['device']!r} and {device['device']!r} have the same options on this machine, so they "
+                "are one device under two names. Leave one of them out."
+            )
+
+
+def _settings(device: Device) -> dict[str, Any]:
+    return {"options": device.options, "plan": asdict(device.plan)}
+
+
+def _in_words(name: str, options: Mapping[str, Any]) -> str:
+    facts, threads = machine(), f"{options['threads']} thread{'s' if options['threads'] > 1 else ''}"
+    return (
+        f"device {name}: {facts['processor']}, ONNX Runtime {facts['onnxruntime']} {options['provider']}, "
+        f"{options['precision']}, {threads}, batch {options['batch']}, optimisation {options['optimisation']}"
+    )
+
+
+def _details(found: Sequence[Entry | None]) -> dict[str, list[Any]]:
+    """Return columns of what measurements hold beside the latency; samples in the order of rounds."""
+    plain = ("std_ms", "iqr_ms", "redone", "drifted", "job", "anchor_ms", "reference_ms")
+    columns = {name: [None if one is None else one[name] for one in found] for name in plain}
+    columns["samples_ms"] = [None if one is None else sum(one["samples_ms"], []) for one in found]
+    columns["operators"] = [None if one is None else json.dumps(one["operators"]) for one in found]
+    columns["load_average"] = [None if one is None else one["environment"]["load_average"] for one in found]
+    return columns
+
+
+def _device_facts(stored: Entry, found: Sequence[Entry | None]) -> dict[str, Any]:
+    known = [one for one in found if one is not None]
+    facts = {**stored["settings"], "identity": stored["identity"]}
+    facts |= {"measured": len(known), "missing": len(found) - len(known)}
+    if not known:
+        return facts
+    loads = [one["environment"]["load_average"][0] for one in known]
+    return facts | {
+        "environment": {key: value for key, value in known[0]["environment"].items() if key != "load_average"},
+        "load_average": [min(loads), max(loads)],
+        "governors": sorted({str(one["environment"]["governor"]) for one in known}),
+        "spread_percent": round(100 * float(np.median([one["std_ms"] / one["latency_ms"] for one in known])), 3),
+        "drifted_rounds": round(float(np.mean([one["drifted"] / len(one["anchor_ms"]) for one in known])), 4),
+    }
