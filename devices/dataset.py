@@ -71,7 +71,7 @@ def _check_column(table: Table, name: str, complete: bool) -> None:
         first = int(np.argmax(wrong))
         raise TableError(
             f"Latencies are finite and above 0, but {wrong.sum()} of column {name!r} are not: "
-            f"{table.archs[first].format()[0]} has {figures[first]:g} {UNIT}. Remove these figures or measure them again."
+            f"{table.archs[first].format()[0]} has {figures[first]:g} {UNIT}. Remove these figures, or measure again."
         )
 
 

@@ -5,7 +5,7 @@ are had, so that whoever stores them loses nothing when the rest does not come.
 """
 
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +25,19 @@ _BATCH_SECONDS = 8.0  # what a kill may cost, about, and how long others wait fo
 _BATCH_BYTES = 1 << 28
 
 
+Key = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Job:
     """A model to measure.
 
     Attributes:
-        key: What its owner knows it by.
+        key: What its owner knows it by, such as the architecture's row.
         prepare: Builds the model, lowered for the device; called once, shortly before the model is needed.
     """
 
-    key: Hashable
+    key: Key
     prepare: Callable[[], bytes]
 
 
@@ -48,7 +51,7 @@ class Outcome:
         error: Why; empty where there is a measurement.
     """
 
-    key: Hashable
+    key: Key
     measurement: Measurement | None
     error: str = ""
 
@@ -73,7 +76,7 @@ def run_jobs(
     """
     size, done = min(_FIRST, residents), 0
     while done < len(jobs):
-        models: dict[Hashable, bytes] = {}
+        models: dict[Key, bytes] = {}
         failed: list[Outcome] = []
         begun = done
         while done < len(jobs) and done - begun < size and sum(map(len, models.values())) < _BATCH_BYTES:
@@ -90,7 +93,7 @@ def run_jobs(
 
 
 def _measure(
-    device: Device, models: dict[Hashable, bytes], rng: np.random.Generator, state: Path
+    device: Device, models: dict[Key, bytes], rng: np.random.Generator, state: Path
 ) -> tuple[list[Outcome], float]:
     """Measure a batch; return the outcomes and the seconds it took once the machine was free."""
     refused: list[Outcome] = []

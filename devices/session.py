@@ -140,7 +140,8 @@ def load(
     except REFUSALS as error:
         raise RefusedModelError(
             f"ONNX Runtime {onnxruntime.__version__} refuses {describe(model)} on {config.provider}: {reason(error)} "
-            "Check the model with onnx.checker, and whether the provider has its operators in this opset and precision.",
+            "Check the model with onnx.checker, and whether the provider has its operators in this opset and "
+            "precision.",
             model,
         ) from error
     except OSError as error:
@@ -168,8 +169,12 @@ def _open_counting(model: bytes, config: SessionConfig) -> tuple[onnxruntime.Inf
         path = Path(folder) / "optimised.onnx"
         options = config.options()
         options.optimized_model_filepath = str(path)
-        session = _open(model, options, config)
-        graph = onnx.load(path, load_external_data=False).graph
+        try:
+            session = _open(model, options, config)
+            graph = onnx.load(path, load_external_data=False).graph
+        except (*REFUSALS, DecodeError) as error:
+            _open(model, config.options(), config)  # raises where it is the model that is refused
+            raise OSError(reason(error)) from error
     domains = ((node.domain, node.op_type) for node in graph.node)
     counts = Counter(f"{domain}:{op}" if domain not in ("", "ai.onnx") else op for domain, op in domains)
     return session, dict(sorted(counts.items()))

@@ -1,7 +1,6 @@
 """Latency datasets in the making: a log of measurements, and the table that it amounts to."""
 
 import fcntl
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices import RESIDENTS, Device, Job, Outcome, latency_column, machine, protocol, run_jobs
+from nasflow.collection_table import Entry, details, device_facts, in_words
 from nasflow.repeats import Agreement, agreement
 from nasflow.study.identity import identity as plain_json
 from nasflow.tabulation import Report, begun, check_failures, refuse_changes
@@ -32,7 +32,6 @@ DATASET_VERSION = 1
 LEAST_REPEATED = 5
 """Models that a report on noise needs."""
 
-Entry = Mapping[str, Any]
 Runner = Callable[[Device, Sequence[Job], np.random.Generator, Path, int], Iterator[list[Outcome]]]
 
 
@@ -149,10 +148,7 @@ class Collection:
 
     def _keep(self, device: str, repeat: int, outcomes: Sequence[Outcome]) -> None:
         entries = [
-            {"device": device, "repeat": repeat, "row": row}
-            | ({"error": outcome.error} if outcome.measurement is None else {"measurement": outcome.measurement.record()})
-            for outcome in outcomes
-            for row in [list(outcome.key)]  # type: ignore[call-overload]  # keys of this module are rows
+            {"device": device, "repeat": repeat, "row": list(outcome.key), **_found(outcome)} for outcome in outcomes
         ]
         self.log.append(entries)
         for entry, key in zip(entries, self.space.keys(np.array([entry["row"] for entry in entries])), strict=True):
@@ -166,9 +162,9 @@ class Collection:
         row = np.array(first["row"])
         if device.job(self._job(device, row).prepare()) != first["measurement"]["job"]:
             raise StudyError(
-                f"{self.space.format(row[None])[0]} is another model on device {device.name!r} than the one measured in "
-                f"{self.log.path}: another version of nasflow or onnx builds it. Go on with the version that began the "
-                "folder, or give another hydra.run.dir to measure all anew."
+                f"{self.space.format(row[None])[0]} builds another model for device {device.name!r} than the one that "
+                f"was measured in {self.log.path}: nasflow or onnx is of another version. Go on with the versions that "
+                "began the folder, or give another hydra.run.dir to measure all anew."
             )
 
     def failures(self) -> list[str]:
@@ -190,18 +186,20 @@ class Collection:
         for (_, repeat, key), entry in self._known.items():
             if repeat == 0:
                 rows.setdefault(key, entry)
-        values, columns, details, facts = {}, [], {}, {}
+        values, columns, facts = {}, [], {}
+        rest: dict[str, list[Any]] = {}
         for name, stored in self._stored.items():
             found = [self._known.get((name, 0, key), {}).get("measurement") for key in rows]
             values[latency_column(name)] = [np.nan if one is None else one["latency_ms"] for one in found]
-            columns.append(Column(latency_column(name), "ms", "minimize", _in_words(name, stored["settings"]["options"])))
-            details |= {f"{name}.{key}": column for key, column in _details(found).items()}
-            facts[name] = _device_facts(stored, found) | {"noise": [report.facts() for report in self.agreements(name)]}
+            words = in_words(name, stored["settings"]["options"])
+            columns.append(Column(latency_column(name), "ms", "minimize", words))
+            rest |= {f"{name}.{key}": column for key, column in details(found).items()}
+            facts[name] = device_facts(stored, found) | {"noise": [report.facts() for report in self.agreements(name)]}
         if all(not fact["measured"] for fact in facts.values()):
             raise StudyError(f"No model was measured. What failed stands in {self.log.path}.")
         archs = ArchBatch(self.space, np.array([entry["row"] for entry in rows.values()]))
         known = {"dataset": "latency", "schema": DATASET_VERSION, "protocol": protocol.VERSION, "devices": facts}
-        return Table(archs, values, columns, {**provenance, **known}, by_class=True), details
+        return Table(archs, values, columns, {**provenance, **known}, by_class=True), rest
 
     def agreements(self, device: str) -> list[Agreement]:
         """Return how each repetition on a device agrees with the dataset, where enough models were repeated."""
@@ -249,39 +247,10 @@ def _check_identity(device: Entry, others: Iterable[Entry]) -> None:
             )
 
 
+def _found(outcome: Outcome) -> dict[str, Any]:
+    one = outcome.measurement
+    return {"error": outcome.error} if one is None else {"measurement": one.record()}
+
+
 def _settings(device: Device) -> dict[str, Any]:
     return {"options": device.options, "plan": asdict(device.plan)}
-
-
-def _in_words(name: str, options: Mapping[str, Any]) -> str:
-    facts, threads = machine(), f"{options['threads']} thread{'s' if options['threads'] > 1 else ''}"
-    return (
-        f"device {name}: {facts['processor']}, ONNX Runtime {facts['onnxruntime']} {options['provider']}, "
-        f"{options['precision']}, {threads}, batch {options['batch']}, optimisation {options['optimisation']}"
-    )
-
-
-def _details(found: Sequence[Entry | None]) -> dict[str, list[Any]]:
-    """Return columns of what measurements hold beside the latency; samples in the order of rounds."""
-    plain = ("std_ms", "iqr_ms", "redone", "drifted", "job", "anchor_ms", "reference_ms")
-    columns = {name: [None if one is None else one[name] for one in found] for name in plain}
-    columns["samples_ms"] = [None if one is None else sum(one["samples_ms"], []) for one in found]
-    columns["operators"] = [None if one is None else json.dumps(one["operators"]) for one in found]
-    columns["load_average"] = [None if one is None else one["environment"]["load_average"] for one in found]
-    return columns
-
-
-def _device_facts(stored: Entry, found: Sequence[Entry | None]) -> dict[str, Any]:
-    known = [one for one in found if one is not None]
-    facts = {**stored["settings"], "identity": stored["identity"]}
-    facts |= {"measured": len(known), "missing": len(found) - len(known)}
-    if not known:
-        return facts
-    loads = [one["environment"]["load_average"][0] for one in known]
-    return facts | {
-        "environment": {key: value for key, value in known[0]["environment"].items() if key != "load_average"},
-        "load_average": [min(loads), max(loads)],
-        "governors": sorted({str(one["environment"]["governor"]) for one in known}),
-        "spread_percent": round(100 * float(np.median([one["std_ms"] / one["latency_ms"] for one in known])), 3),
-        "drifted_rounds": round(float(np.mean([one["drifted"] / len(one["anchor_ms"]) for one in known])), 4),
-    }

@@ -1,7 +1,7 @@
 """`nasflow collect`."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -37,11 +37,12 @@ _DRAWN = 500
 def run(config: DictConfig) -> None:
     """Measure architectures on devices, and write the dataset into Hydra's run folder."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    parts = {
+    residents = whole("residents", config.residents, 1)
+    parts: dict[str, Any] = {
         "settings": {key: plain(config)[key] for key in ("space", "task")},
         "devices": _device_configs(config),
         "max_failure_rate": float(config.max_failure_rate),
-        "residents": whole("residents", config.residents, 1),
+        "residents": residents,
     }
     repeated, repeats = whole("noise", config.noise, 0), whole("repeats", config.repeats, 1)
     if 0 < repeated < LEAST_REPEATED:
@@ -54,7 +55,7 @@ def run(config: DictConfig) -> None:
         todo = sum(len(collection.missing(archs, name)) for name in collection.devices)
         start = perf_counter()
         with counting("measured") as report:
-            collection.run(archs, residents=parts["residents"], report=report)
+            collection.run(archs, residents=residents, report=report)
         minutes = (perf_counter() - start) / 60
         failures = collection.failures()
         for failure in failures[:10]:
@@ -62,10 +63,13 @@ def run(config: DictConfig) -> None:
         facts = {"config": parts["settings"], "failures": len(failures), "environment": environment()}
         table, details = collection.table(facts)
         table.save(folder / DATASET, details)
-        for repeat in range(1, repeats + 1 if repeated else 1):
-            logger.info("Measuring %d of the models again in a fresh process (%d of %d).", repeated, repeat, repeats)
-            in_fresh_process(measure_again, folder, parts, _to_repeat(table, repeated), repeat)
         if repeated:
+            again = _to_repeat(table, list(collection.devices), repeated)
+            for repeat in range(1, repeats + 1):
+                if not any(len(collection.missing(again, name, repeat)) for name in collection.devices):
+                    continue
+                logger.info("Measuring %d models again in a fresh process, %d of %d.", len(again), repeat, repeats)
+                in_fresh_process(measure_again, folder, parts, again.rows, repeat)
             table, details = open_collection(folder, parts).table(facts)
             table.save(folder / DATASET, details)
     _tell(table, todo / minutes if todo else None)
@@ -78,12 +82,10 @@ def open_collection(folder: Path, parts: Mapping[str, Any]) -> Collection:
     Raises:
         ConfigError: If a configuration builds something else.
     """
-    built = [
-        _built("space", parts["settings"]["space"], SearchSpace),
-        _built("task", parts["settings"]["task"], Task),
-        [_built("device", config, Device) for config in parts["devices"]],
-    ]
-    return Collection(folder, *built, parts["settings"], parts["max_failure_rate"])
+    space = _built("space", parts["settings"]["space"], SearchSpace)
+    task = _built("task", parts["settings"]["task"], Task)
+    devices = [_built("device", config, Device) for config in parts["devices"]]
+    return Collection(folder, space, task, devices, parts["settings"], parts["max_failure_rate"])
 
 
 def _built(group: str, config: Mapping[str, Any], kind: type) -> Any:
@@ -136,7 +138,7 @@ def _read_archs(path: Path, space: SearchSpace) -> ArchBatch:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"archs={path} cannot be read: {error}. It names a Parquet table, or a text file with one architecture a line."
+            f"archs={path} cannot be read: {error}. Name a Parquet table, or a text file with one architecture a line."
         ) from error
     rows = []
     for number, line in enumerate(lines, 1):
@@ -154,10 +156,10 @@ def _read_archs(path: Path, space: SearchSpace) -> ArchBatch:
 # -- noise -------------------------------------------------------------------------------------------------------------
 
 
-def _to_repeat(table: Table, count: int) -> NDArray[np.int64]:
-    """Draw rows of models that were measured on all devices, at most `count`."""
-    known = np.flatnonzero(~np.isnan(np.stack(list(table.values.values()))).any(axis=0))
-    return table.archs.rows[np.random.default_rng(0).permutation(known)[:count]]
+def _to_repeat(table: Table, devices: Sequence[str], count: int) -> ArchBatch:
+    """Draw architectures that were measured on all of `devices`, at most `count`."""
+    known = ~np.isnan([table.column(latency_column(name)) for name in devices]).any(axis=0)
+    return table.archs[np.random.default_rng(0).permutation(np.flatnonzero(known))[:count]]
 
 
 def measure_again(folder: Path, parts: Mapping[str, Any], rows: NDArray[np.int64], repeat: int) -> None:
