@@ -232,6 +232,7 @@ class Device:
                     reference_ms=float(references[0]),
                     redone=collected.redone,
                     drifted=drifted,
+                    batch_seconds=collected.seconds,
                     operators=collected.operators[i],
                     job=self.job(model),
                     environment=facts,

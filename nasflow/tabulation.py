@@ -1,15 +1,13 @@
 """Evaluating many architectures into a table: in parallel processes, and continuing where it stopped."""
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NoReturn
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasflow.evaluators.base import Context, Evaluator
+from nasflow.processes import follow_parent
 from nasflow.statistics import reliability
 from nasflow.study.identity import describe_changes
 from nasflow.study.identity import identity as plain_json
@@ -273,18 +272,6 @@ def _prepare(parts: Callable[[], Parts]) -> None:
     """Set up a worker process."""
     _PARTS[:] = [parts()]
     follow_parent()
-
-
-def follow_parent() -> None:
-    """End this process when the one that started it does, however that dies."""
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _work(chunk: _Chunk) -> Outcome:

@@ -1,10 +1,7 @@
 """`nasflow collect`."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,10 +16,11 @@ from nasflow.collection import LEAST_REPEATED, Collection, alone
 from nasflow.config import composed, instantiate, plain
 from nasflow.environment import environment
 from nasflow.flow import whole
+from nasflow.processes import in_fresh_process
 from nasflow.progress import counting
-from nasflow.tabulation import distinct, follow_parent
+from nasflow.tabulation import distinct
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ArchitectureError, ConfigError, StudyError
+from searchspaces.errors import ArchitectureError, ConfigError
 from searchspaces.files import located
 from searchspaces.space import SearchSpace
 from searchspaces.table import Table
@@ -166,22 +164,6 @@ def measure_again(folder: Path, parts: Mapping[str, Any], rows: NDArray[np.int64
     """Measure rows of the space once more, as repetition `repeat`."""
     collection = open_collection(folder, parts)
     collection.run(ArchBatch(collection.space, rows), repeat, parts["residents"])
-
-
-def in_fresh_process(function: Callable[..., None], *arguments: Any) -> None:
-    """Call a module's function in a new process that ends when this one does.
-
-    Raises:
-        StudyError: If the process dies.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn"), follow_parent) as executor:
-        try:
-            executor.submit(function, *arguments).result()
-        except BrokenProcessPool as error:
-            raise StudyError(
-                "The fresh process died, perhaps for lack of memory. What had finished is kept: give the same command "
-                "again to continue."
-            ) from error
 
 
 def _tell(table: Table, pace: float | None) -> None:
