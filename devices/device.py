@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ class Device:
         with exclusive(), pinned(self.session.affinity):
             facts = environment() | self.options | {"protocol": protocol.VERSION}
             references = self._references(state)
-            own = self._own_references(references, rng)
+            own, seconds = self._own_references(references, rng)
             extra = {self.job(model): _serialised(model) for model in anchors}
             known = {job: blob for job, blob in extra.items() if references.get(job) is not None}
             new = {job: blob for job, blob in extra.items() if job not in known}
@@ -169,6 +170,7 @@ class Device:
             collected = run_here(
                 measured, [*self._anchors, *known.values()], self.session, self.batch, self.plan, rng
             )
+            collected = replace(collected, seconds=collected.seconds + seconds)
             results = self._results(measured, collected, times, facts)
             references.add({result.job: result.latency_ms for result in results[len(blobs) :]})
         return results[: len(blobs)]
@@ -189,17 +191,20 @@ class Device:
             self._memory = References(machine())
         return self._memory
 
-    def _own_references(self, references: References, rng: np.random.Generator) -> list[float]:
-        """Return the known times of the device's anchors, measured now if this is the first time, in ms."""
+    def _own_references(self, references: References, rng: np.random.Generator) -> tuple[list[float], float]:
+        """Return the known times of the device's anchors in ms, measured now if this is the first time.
+
+        The second figure is the seconds that they ran for it.
+        """
         keys = [self._anchor_key(i) for i in range(len(self._anchors))]
         if any(references.get(key) is None for key in keys):
             copies = [model for model in self._anchors for _ in range(_REFERENCE_SESSIONS)]
-            samples = run_here(copies, self._anchors, self.session, self.batch, self.plan, rng).samples
-            by_anchor = np.split(samples, len(keys), axis=1)
+            collected = run_here(copies, self._anchors, self.session, self.batch, self.plan, rng)
+            by_anchor = np.split(collected.samples, len(keys), axis=1)
             known = [trimmed_mean(times, self.plan.trim) for times in by_anchor]
             references.add(dict(zip(keys, known, strict=True)))
-            return known
-        return [references.get(key) or 0.0 for key in keys]
+            return known, collected.seconds
+        return [references.get(key) or 0.0 for key in keys], 0.0
 
     def _results(
         self, models: Sequence[bytes], collected: Collected, references: protocol.Floats, facts: dict[str, Any]

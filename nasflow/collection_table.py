@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,11 +23,13 @@ def in_words(name: str, options: Mapping[str, Any]) -> str:
 def details(found: Sequence[Entry | None]) -> dict[str, list[Any]]:
     """Return columns of what the measurements' records hold beside the latency, None where there is no record.
 
-    Samples are in the order of rounds; an operator histogram is JSON.
+    Samples are in the order of rounds; an operator histogram is JSON. Times are known to four or five digits, so single
+    precision holds them.
     """
-    plain = ("std_ms", "iqr_ms", "redone", "drifted", "job", "anchor_ms", "reference_ms")
+    plain = ("std_ms", "iqr_ms", "redone", "drifted", "job", "reference_ms")
     columns = {name: [None if one is None else one[name] for one in found] for name in plain}
-    columns["samples_ms"] = [None if one is None else list(chain(*one["samples_ms"])) for one in found]
+    for name in ("anchor_ms", "samples_ms"):
+        columns[name] = [None if one is None else np.ravel(one[name]).astype(np.float32) for one in found]
     columns["operators"] = [None if one is None else json.dumps(one["operators"]) for one in found]
     columns["load_average"] = [None if one is None else one["environment"]["load_average"] for one in found]
     return columns
