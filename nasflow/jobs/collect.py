@@ -62,12 +62,7 @@ def run(config: DictConfig) -> None:
         table, details = collection.table(facts)
         table.save(folder / DATASET, details)
         if repeated:
-            again = _to_repeat(table, list(collection.devices), repeated)
-            for repeat in range(1, repeats + 1):
-                if not any(len(collection.missing(again, name, repeat)) for name in collection.devices):
-                    continue
-                logger.info("Measuring %d models again in a fresh process, %d of %d.", len(again), repeat, repeats)
-                in_fresh_process(measure_again, folder, parts, again.rows, repeat)
+            _repeat(collection, _to_repeat(table, list(collection.devices), repeated), repeats, parts)
             table, details = open_collection(folder, parts).table(facts)
             table.save(folder / DATASET, details)
     _tell(table, todo / minutes if todo else None)
@@ -152,6 +147,17 @@ def _read_archs(path: Path, space: SearchSpace) -> ArchBatch:
 
 
 # -- noise -------------------------------------------------------------------------------------------------------------
+
+
+def _repeat(collection: Collection, archs: ArchBatch, repeats: int, parts: Mapping[str, Any]) -> None:
+    """Have architectures measured again, each repetition by a fresh process, as far as that is missing."""
+    if len(archs) < LEAST_REPEATED:
+        logger.warning("Only %d models were measured on all devices: too few for a report on the noise.", len(archs))
+        return
+    for repeat in range(1, repeats + 1):
+        if any(len(collection.missing(archs, name, repeat)) for name in collection.devices):
+            logger.info("Measuring %d models again in a fresh process, %d of %d.", len(archs), repeat, repeats)
+            in_fresh_process(measure_again, collection.folder, parts, archs.rows, repeat)
 
 
 def _to_repeat(table: Table, devices: Sequence[str], count: int) -> ArchBatch:

@@ -15,7 +15,8 @@ import pytest
 
 from devices import load_latencies
 from nasflow.collection import LOG
-from nasflow.jobs.collect import DATASET
+from nasflow.config import composed
+from nasflow.jobs.collect import DATASET, choose
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import TableError
 from searchspaces.nb201 import NB201
@@ -111,6 +112,17 @@ def test_architectures_come_from_a_table_or_a_text_file_one_of_each_class(tmp_pa
     assert "cannot be read" in collect(tmp_path / "none", f"archs={tmp_path / 'no.txt'}", code=2).stderr
 
 
+def test_draws_begin_alike_and_all_is_one_of_every_class() -> None:
+    few, many, other, every = (
+        choose(composed("collect", words), SPACE) for words in (["n=5"], [], ["n=5", "seed=1"], ["n=all"])
+    )
+    assert len(many) == 500
+    np.testing.assert_array_equal(few.rows, many.rows[:5])
+    assert not np.array_equal(few.rows, other.rows)
+    assert len(every) == len(set(every.keys())) == len(SPACE.enumerate_classes())
+    assert not np.array_equal(every.rows, SPACE.enumerate_classes())
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -162,6 +174,7 @@ def test_noise_is_told_from_a_fresh_process(tmp_path: Path) -> None:
     assert "measured again (2)" in done.stdout
     assert done.stdout.count("Kendall tau") == 2
     assert Counter((entry["repeat"]) for entry in logged(tmp_path)) == {0: 8, 1: 6, 2: 6}
+    assert "Only 4 models were measured" in collect(tmp_path / "few", "n=4", "noise=5").stdout
     reports = load_latencies(tmp_path / DATASET, SPACE).provenance["devices"]["local"]["noise"]
     assert [report["kendall_tau"]["n"] for report in reports] == [6, 6]
     assert [pair["gap"] for pair in reports[0]["pairs"]] == [0.05, 0.1]
