@@ -71,7 +71,8 @@ class Collection:
         self.settings = settings
         self.max_failure_rate = max_failure_rate
         self.log = JsonLines(folder / LOG)
-        self._stored: dict[str, Entry] = {}  # devices of the log, by name
+        self._stored: dict[str, Entry] = {}  # devices by name, as the log describes them
+        self._new: dict[str, dict[str, Any]] = {}  # those that the log is told of with their first measurement
         self._known: dict[tuple[str, int, bytes], Entry] = {}
         self._read(devices)
 
@@ -87,8 +88,7 @@ class Collection:
                 refuse_changes(self.log, {device.name: before["settings"]}, {device.name: now["settings"]})
             _check_identity(now, self._stored.values())
             if device.name not in self._stored:
-                self.log.append([now])
-                self._stored[device.name] = now
+                self._stored[device.name] = self._new[device.name] = now
         rows = [entry for entry in entries if "row" in entry]
         keys = self.space.keys(np.array([entry["row"] for entry in rows])) if rows else []
         self._known = {(e["device"], e["repeat"], key): e for e, key in zip(rows, keys, strict=True)}
@@ -150,7 +150,8 @@ class Collection:
         entries = [
             {"device": device, "repeat": repeat, "row": list(outcome.key), **_found(outcome)} for outcome in outcomes
         ]
-        self.log.append(entries)
+        self.log.append([*(new for name, new in self._new.items() if name == device), *entries])
+        self._new.pop(device, None)
         for entry, key in zip(entries, self.space.keys(np.array([entry["row"] for entry in entries])), strict=True):
             self._known[device, repeat, key] = entry
 

@@ -150,6 +150,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_settings_bind_from_the_first_measurement_on(tmp_path: Path) -> None:
+    collect(tmp_path, f"archs={tmp_path / 'not_there.txt'}", code=2)
+    collect(tmp_path, "n=2", "device.rounds=3")
+    assert "was 3, is now 2" in collect(tmp_path, "n=2", code=1).stderr
+
+
 def test_a_log_of_another_machine_or_other_models_is_refused(folder: Path, tmp_path: Path) -> None:
     text = (folder / LOG).read_text()
     (tmp_path / LOG).write_text(text.replace('"onnxruntime":"', '"onnxruntime":"0.', 1))

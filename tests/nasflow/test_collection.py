@@ -110,6 +110,7 @@ def test_devices_of_one_folder_differ(tmp_path: Path) -> None:
         opened(tmp_path, Device(), Device(threads=1, batch=2))
     with pytest.raises(ConfigError, match="'a' and 'b' have the same options"):
         opened(tmp_path, Device("a"), Device("b", rounds=3))
+    opened(tmp_path, Device("a", **PLAN)).run(archs(1))
     with pytest.raises(ConfigError, match="'a' and 'c' have the same options"):
         opened(tmp_path, Device("c"))
     opened(tmp_path, Device("c", batch=2))
