@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from devices.measurement import Measurement
 from devices.protocol import Plan, estimate, pace, trimmed_mean
 from devices.quantize import quantize
 from devices.references import References
-from devices.session import SessionConfig, describe, is_quantized
+from devices.session import RefusedModelError, SessionConfig, describe, is_quantized
 from searchspaces.errors import DeviceError, unknown
 from searchspaces.network import Arrays, Network, to_onnx
 
@@ -93,6 +94,11 @@ class Device:
         """All that decides what a latency on this device means, JSON-able."""
         return self.session.facts() | {"device": self.name, "precision": self.precision, "batch": self.batch}
 
+    @property
+    def identity(self) -> str:
+        """Digest of machine, options and protocol: two devices that share it are one device under two names."""
+        return _digest(machine() | {key: value for key, value in self.options.items() if key != "device"})
+
     def prepare(
         self, network: Network, weights: Arrays | None = None, images: NDArray[np.float32] | None = None
     ) -> bytes:
@@ -155,7 +161,7 @@ class Device:
         with exclusive(), pinned(self.session.affinity):
             facts = environment() | self.options | {"protocol": protocol.VERSION}
             references = self._references(state)
-            own = self._own_references(references, rng)
+            own, seconds = self._own_references(references, rng)
             extra = {self.job(model): _serialised(model) for model in anchors}
             known = {job: blob for job, blob in extra.items() if references.get(job) is not None}
             new = {job: blob for job, blob in extra.items() if job not in known}
@@ -164,6 +170,7 @@ class Device:
             collected = run_here(
                 measured, [*self._anchors, *known.values()], self.session, self.batch, self.plan, rng
             )
+            collected = replace(collected, seconds=collected.seconds + seconds)
             results = self._results(measured, collected, times, facts)
             references.add({result.job: result.latency_ms for result in results[len(blobs) :]})
         return results[: len(blobs)]
@@ -184,17 +191,20 @@ class Device:
             self._memory = References(machine())
         return self._memory
 
-    def _own_references(self, references: References, rng: np.random.Generator) -> list[float]:
-        """Return the known times of the device's anchors, measured now if this is the first time, in ms."""
+    def _own_references(self, references: References, rng: np.random.Generator) -> tuple[list[float], float]:
+        """Return the known times of the device's anchors in ms, measured now if this is the first time.
+
+        The second figure is the seconds that they ran for it.
+        """
         keys = [self._anchor_key(i) for i in range(len(self._anchors))]
         if any(references.get(key) is None for key in keys):
             copies = [model for model in self._anchors for _ in range(_REFERENCE_SESSIONS)]
-            samples = run_here(copies, self._anchors, self.session, self.batch, self.plan, rng).samples
-            by_anchor = np.split(samples, len(keys), axis=1)
+            collected = run_here(copies, self._anchors, self.session, self.batch, self.plan, rng)
+            by_anchor = np.split(collected.samples, len(keys), axis=1)
             known = [trimmed_mean(times, self.plan.trim) for times in by_anchor]
             references.add(dict(zip(keys, known, strict=True)))
-            return known
-        return [references.get(key) or 0.0 for key in keys]
+            return known, collected.seconds
+        return [references.get(key) or 0.0 for key in keys], 0.0
 
     def _results(
         self, models: Sequence[bytes], collected: Collected, references: protocol.Floats, facts: dict[str, Any]
@@ -227,6 +237,7 @@ class Device:
                     reference_ms=float(references[0]),
                     redone=collected.redone,
                     drifted=drifted,
+                    batch_seconds=collected.seconds,
                     operators=collected.operators[i],
                     job=self.job(model),
                     environment=facts,
@@ -236,9 +247,10 @@ class Device:
 
     def _check_precision(self, model: bytes, operators: dict[str, int]) -> None:
         if is_quantized(list(operators)) != (self.precision == "int8"):
-            raise DeviceError(
+            raise RefusedModelError(
                 f"Device {self.name!r} measures at {self.precision}, but {describe(model)} runs as {operators}: build "
-                "the model with Device.prepare, or set the device's precision."
+                "the model with Device.prepare, or set the device's precision.",
+                model,
             )
 
 

@@ -23,6 +23,7 @@ class Collected:
         anchors: Times of the anchors in ms, shape `(r, 2, a, runs)`.
         drifted: Rounds that are kept though an anchor drifted, shape `(r,)`.
         redone: Number of rounds that were done again.
+        seconds: Time spent running models and anchors, not loading them.
         operators: Per model, how often each operator occurs in the optimised graph.
     """
 
@@ -30,6 +31,7 @@ class Collected:
     anchors: Floats
     drifted: NDArray[np.bool_]
     redone: int
+    seconds: float
     operators: list[dict[str, int]]
 
 
@@ -58,6 +60,7 @@ def run_here(
         np.concatenate([block.anchors for block in blocks]),
         np.concatenate([block.drifted for block in blocks]),
         sum(block.redone for block in blocks),
+        sum(block.seconds for block in blocks),
         operators,
     )
 

@@ -22,6 +22,8 @@ class Measurement:
         reference_ms: Known time of the device's largest anchor.
         redone: Rounds that were thrown away and done again because an anchor drifted.
         drifted: Kept rounds in which an anchor drifted nevertheless; above 0, the figure is less trustworthy.
+        batch_seconds: Time spent running the models that were measured together, with anchors (their first measuring
+            included) and warm-up; not that of building and loading them.
         operators: How often each operator occurs in the optimised graph.
         job: Identity: SHA-256 of model, session options and protocol version.
         environment: Machine, load and options, JSON-able.
@@ -35,6 +37,7 @@ class Measurement:
     reference_ms: float
     redone: int
     drifted: int
+    batch_seconds: float
     operators: dict[str, int]
     job: str
     environment: dict[str, Any]

@@ -93,12 +93,14 @@ class Rounds:
         anchors: Times of the anchors at the start and the end of each round, shape `(r, 2, a, runs)`.
         drifted: Rounds that are kept though an anchor drifted, shape `(r,)`.
         redone: Number of rounds that were thrown away and done again.
+        seconds: Time from the first run to the last, with warm-up and rounds that were done again.
     """
 
     samples: Floats
     anchors: Floats
     drifted: NDArray[np.bool_]
     redone: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def collect(
         clock: Nanoseconds from any origin.
     """
     with _no_garbage_collection():
+        start = clock()
         residents = [Sampler(run, plan, clock) for run in models]
         fixed = [Sampler(run, plan, clock) for run in anchors]
         done = [_round(residents, fixed, plan, rng) for _ in range(plan.rounds)]
@@ -143,7 +146,9 @@ def collect(
                 done[i] = _round(residents, fixed, plan, rng)
                 redone += 1
             drifted = _drifted(done, plan)
-    return Rounds(np.stack([samples for samples, _ in done]), np.stack([times for _, times in done]), drifted, redone)
+        seconds = (clock() - start) / 1e9
+    samples, times = (np.stack(part) for part in zip(*done, strict=True))
+    return Rounds(samples, times, drifted, redone, seconds)
 
 
 @contextmanager

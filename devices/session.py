@@ -35,6 +35,21 @@ REFUSALS: tuple[type[Exception], ...] = (
 """What ONNX Runtime raises; its own errors have no common base."""
 
 
+class RefusedModelError(DeviceError):
+    """A model cannot run on the device, however often it is tried; others may.
+
+    Attributes:
+        model: The serialised model.
+    """
+
+    def __init__(self, message: str, model: bytes) -> None:
+        super().__init__(message, model)  # both, for they are what pickling hands to the copy
+        self.message, self.model = message, model
+
+    def __str__(self) -> str:
+        return self.message
+
+
 @dataclass(frozen=True)
 class SessionConfig:
     """How ONNX Runtime runs a model.
@@ -115,16 +130,19 @@ def load(
         operators: Whether to count the operators of the optimised graph.
 
     Raises:
-        DeviceError: If ONNX Runtime refuses the model or its inputs do not fit.
+        RefusedModelError: If ONNX Runtime refuses the model or its inputs do not fit.
+        DeviceError: If the provider cannot be had, or temporary files cannot be written.
     """
     try:
         session, counts = _open_counting(model, config) if operators else (_open(model, config.options(), config), None)
         inputs = {entry.name: _draw(entry, batch, rng, model) for entry in session.get_inputs()}
         session.run(None, inputs)
     except REFUSALS as error:
-        raise DeviceError(
+        raise RefusedModelError(
             f"ONNX Runtime {onnxruntime.__version__} refuses {describe(model)} on {config.provider}: {reason(error)} "
-            "Check the model with onnx.checker, and whether the provider has its operators in this opset and precision."
+            "Check the model with onnx.checker, and whether the provider has its operators in this opset and "
+            "precision.",
+            model,
         ) from error
     except OSError as error:
         raise DeviceError(
@@ -151,8 +169,12 @@ def _open_counting(model: bytes, config: SessionConfig) -> tuple[onnxruntime.Inf
         path = Path(folder) / "optimised.onnx"
         options = config.options()
         options.optimized_model_filepath = str(path)
-        session = _open(model, options, config)
-        graph = onnx.load(path, load_external_data=False).graph
+        try:
+            session = _open(model, options, config)
+            graph = onnx.load(path, load_external_data=False).graph
+        except (*REFUSALS, DecodeError) as error:
+            _open(model, config.options(), config)  # raises where it is the model that is refused
+            raise OSError(reason(error)) from error
     domains = ((node.domain, node.op_type) for node in graph.node)
     counts = Counter(f"{domain}:{op}" if domain not in ("", "ai.onnx") else op for domain, op in domains)
     return session, dict(sorted(counts.items()))
@@ -162,10 +184,11 @@ def _draw(entry: Any, batch: int, rng: np.random.Generator, model: bytes) -> Any
     shape = [batch if axis == 0 and not isinstance(side, int) else side for axis, side in enumerate(entry.shape)]
     fixed = all(isinstance(side, int) for side in shape)
     if entry.type not in _TYPES or not fixed or not shape or shape[0] != batch:
-        raise DeviceError(
+        raise RefusedModelError(
             f"Input {entry.name!r} of {describe(model)} is a {entry.type} of shape {entry.shape}, but this device "
             f"measures floating-point inputs of fixed shape with batch {batch}: build the model with Device.prepare, "
-            "or set the device's batch."
+            "or set the device's batch.",
+            model,
         )
     return rng.standard_normal(shape).astype(_TYPES[entry.type])
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from devices import Device as Device
     from devices import Measurement as Measurement
     from devices import heavy_work as heavy_work
+    from devices import load_latencies as load_latencies
     from nasflow.config import composed as composed
     from nasflow.config import instantiate as instantiate
     from nasflow.evaluators import Context as Context
@@ -167,7 +168,7 @@ _HOMES = {
     "predictors.encodings.cate": ("CATE",),
     "predictors.ensemble": ("Ensemble",),
     "proxies": ("Proxy", "score"),
-    "devices": ("Device", "Measurement", "heavy_work"),
+    "devices": ("Device", "Measurement", "heavy_work", "load_latencies"),
     "nasflow.tasks": ("Cifar10", "Cifar100", "Digits", "ImageTask", "NpzTask", "Split", "Splits"),
     "nasflow.training": ("Trainer", "TrainingResult"),
     "nasflow.objectives": ("Objective", "Objectives"),

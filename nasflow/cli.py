@@ -24,6 +24,7 @@ from searchspaces.errors import ConfigError, NasflowError, unknown
 JOBS = {
     "search": "run a study; with the same hydra.run.dir it resumes",
     "worker": "join a running study: start it as often as there are cores or machines",
+    "collect": "measure a latency dataset on a device; with the same hydra.run.dir it resumes",
     "fit": "fit a predictor to a table of figures, or train a learned encoding",
     "score": "evaluate many architectures into a table, by zero-cost proxies or other evaluators",
     "export": "turn an architecture into an ONNX file, checked in ONNX Runtime",

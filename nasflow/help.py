@@ -1,6 +1,7 @@
 """What `nasflow JOB --help` shows: the job's configuration file as its author explained it, and the choices."""
 
 from importlib.resources import files
+from textwrap import wrap
 from typing import Any
 
 import yaml
@@ -9,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from nasflow.config import CONF, composer
 
 _NOT_CHOSEN = ("override", "_self_")
+_WIDTH = 118
 
 
 def job_help(job: str) -> str:
@@ -48,7 +50,9 @@ def _choices(defaults: list[Any]) -> list[str]:
         loader = GlobalHydra.instance().config_loader()
         options = {group: loader.get_group_options(group) for group in chosen}
     width = max(map(len, chosen), default=0)
-    return [f"{group:{width}}  {', '.join(_marked(options[group], value))}" for group, value in chosen.items()]
+    lines = (f"{group:{width}}  {', '.join(_marked(options[group], value))}" for group, value in chosen.items())
+    hanging = " " * (width + 2)
+    return [part for line in lines for part in wrap(line, _WIDTH, subsequent_indent=hanging, break_long_words=False)]
 
 
 def _marked(options: list[str], default: Any) -> list[str]:

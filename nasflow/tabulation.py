@@ -1,23 +1,22 @@
 """Evaluating many architectures into a table: in parallel processes, and continuing where it stopped."""
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasflow.evaluators.base import Context, Evaluator
+from nasflow.processes import follow_parent
 from nasflow.statistics import reliability
 from nasflow.study.identity import describe_changes
 from nasflow.study.identity import identity as plain_json
@@ -82,17 +81,8 @@ class Tabulation:
         self.max_failure_rate = max_failure_rate
         self._here = parts()
         self.space = self._here[0]
-        head = plain_json(identity=identity, space=self.space.fingerprint)
-        entries = self.log.read()
-        if not entries:
-            self.log.append([head])
-        elif entries[0] != head:
-            changed = describe_changes(entries[0].get("identity"), head["identity"]) or "another space"
-            raise StudyError(
-                f"{log} was made with other settings ({changed}). Give the former ones to continue it, or another "
-                "hydra.run.dir to start anew."
-            )
-        self._known = {_key(entry["row"], entry["seed"]): entry for entry in entries[1:]}
+        entries = begun(self.log, identity, self.space)
+        self._known = {_key(entry["row"], entry["seed"]): entry for entry in entries}
 
     def run(self, archs: ArchBatch, seeds: Sequence[int], workers: int, report: Report | None = None) -> None:
         """Evaluate what is missing of `archs` × `seeds`, the seeds of an architecture together.
@@ -126,18 +116,11 @@ class Tabulation:
                     failed += sum("error" in entry for entry in entries)
                     if report is not None:
                         report(total - len(todo) + queue.finished, total)
-                    self._check_failures(failed, queue.finished, entries)
+                    errors = [entry["error"] for entry in entries if "error" in entry]
+                    check_failures(failed, queue.finished, self.max_failure_rate, errors, self.log)
 
     def _is_done(self, row: NDArray[np.int64], seed: int) -> bool:
         return "values" in self._known.get(_key(row, seed), {})
-
-    def _check_failures(self, failed: int, finished: int, entries: Sequence[Mapping[str, Any]]) -> None:
-        if finished >= _PATIENCE and failed > self.max_failure_rate * finished:
-            reason = next((entry["error"] for entry in entries if "error" in entry), "see the log")
-            raise StudyError(
-                f"{failed} of {finished} evaluations failed, more than max_failure_rate={self.max_failure_rate:g} "
-                f"allows. One of the reasons: {reason} What had finished is kept in {self.log.path}."
-            )
 
     def failures(self, archs: ArchBatch, seeds: Sequence[int]) -> list[str]:
         """Return one line for each evaluation of `archs` × `seeds` that failed."""
@@ -173,6 +156,46 @@ class Tabulation:
                     reliable[name] = reliability(array[whole])
         facts = dict(provenance) | ({"reliability": reliable} if reliable else {})
         return Table(archs, values, columns, facts, by_class)
+
+
+def begun(log: JsonLines, identity: Mapping[str, Any], space: GeneSpace) -> list[dict[str, Any]]:
+    """Return a log's entries after the first, which says under which settings it was begun; begin an empty one.
+
+    Raises:
+        StudyError: If the log is damaged or was begun under other settings.
+    """
+    head = plain_json(identity=identity, space=space.fingerprint)
+    entries = log.read()
+    if not entries:
+        log.append([head])
+    elif entries[0] != head:
+        refuse_changes(log, entries[0].get("identity"), head["identity"])
+    return entries[1:]
+
+
+def refuse_changes(log: JsonLines, old: Any, new: Any) -> NoReturn:
+    """Raise a `StudyError` that says what differs from the settings of a log."""
+    raise StudyError(
+        f"{log.path} was made with other settings ({describe_changes(old, new) or 'another space'}). Give the former "
+        "ones to continue it, or another hydra.run.dir to start anew."
+    )
+
+
+def check_failures(failed: int, finished: int, most: float, errors: Sequence[str], log: JsonLines) -> None:
+    """Raise a `StudyError` when a share of more than `most` of what finished has failed.
+
+    Args:
+        failed: Failures so far.
+        finished: All that finished so far.
+        most: Share of failures allowed, once enough has finished to tell.
+        errors: Reasons of the latest failures.
+        log: Where what had finished is kept.
+    """
+    if finished >= _PATIENCE and failed > most * finished:
+        raise StudyError(
+            f"{failed} of {finished} evaluations failed, more than max_failure_rate={most:g} allows. One of the "
+            f"reasons: {errors[0] if errors else 'see the log.'} What had finished is kept in {log.path}."
+        )
 
 
 def distinct(space: GeneSpace, n: int, rng: np.random.Generator) -> ArchBatch:
@@ -246,16 +269,9 @@ _PARTS: list[Parts] = []  # of a worker process
 
 
 def _prepare(parts: Callable[[], Parts]) -> None:
-    """Set up a worker process, which ends when its parent does, however that dies."""
+    """Set up a worker process."""
     _PARTS[:] = [parts()]
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    follow_parent()
 
 
 def _work(chunk: _Chunk) -> Outcome:

@@ -132,13 +132,25 @@ class Table:
                 "of another space or scale do not carry over. Choose the space and scale that the table was made with."
             )
 
-    def save(self, path: Path) -> None:
-        """Write the table as Parquet; a former file is replaced in one step."""
+    def save(self, path: Path, details: Mapping[str, Any] | None = None) -> None:
+        """Write the table as Parquet; a former file is replaced in one step.
+
+        Args:
+            path: The file.
+            details: Further columns of any type, one entry per architecture, for readers of Parquet: raw samples,
+                say. `load` leaves them out.
+
+        Raises:
+            TableError: If one of `details` has the name of a column.
+        """
+        both = sorted(set(details or ()) & set(self.columns))
+        if both:
+            raise TableError(f"The details {both} have names of columns; give them others.")
         arrays: dict[str, Any] = {
             f"{_GENE}{gene.name}": self.archs.rows[:, i].astype(np.int16)
             for i, gene in enumerate(self.archs.space.genes)
         }
-        arrays |= self.values
+        arrays |= self.values | dict(details or {})
         meta = {
             "schema": SCHEMA_VERSION,
             "space": self.archs.space.fingerprint,

@@ -259,3 +259,21 @@ def test_configurations_build_devices(name):
     device = instantiate(config)
     assert isinstance(device, Device)
     assert device.name == name
+
+
+def test_a_device_is_known_again_under_another_name():
+    options = [{}, {"name": "other"}, {"threads": 2}, {"batch": 2}, {"precision": "int8"}, {"optimisation": "basic"}]
+    first, same, *others = (Device(**arguments).identity for arguments in options)
+    assert first == same
+    assert len({first, *others}) == 5
+
+
+def test_seconds_are_those_in_which_models_and_anchors_ran(simulated, rng, tmp_path):
+    state = tmp_path / "anchors.json"
+    before = simulated.now
+    (first,) = _device().measure([b"3.0"], rng, state=state)
+    assert first.batch_seconds == pytest.approx((simulated.now - before) / 1e3), "the anchors' first measuring as well"
+    before = simulated.now
+    (second,) = _device().measure([b"3.0"], rng, state=state)
+    assert 0 < second.batch_seconds < first.batch_seconds
+    assert second.batch_seconds == pytest.approx((simulated.now - before) / 1e3)

@@ -172,3 +172,12 @@ def test_columns_of_two_tables_come_together(table: Table, space: NB201) -> None
         joined.joined(depths)
     with pytest.raises(TableError, match="figures of another space"):
         table.joined(Table(ArchBatch(NB201(), archs.rows), {"depth": [1.0, 2.0, 3.0]}, [Column("depth")]))
+
+
+def test_details_are_kept_for_readers_of_parquet(table: Table, space: NB201, tmp_path: Path) -> None:
+    path, samples = tmp_path / "t.parquet", [None, *([float(i)] * i for i in range(1, 50))]
+    table.save(path, {"samples": samples, "operators": ["{}"] * 50})
+    assert list(Table.load(path, space).columns) == ["accuracy", "latency_ms"]
+    assert pq.read_table(path)["samples"].to_pylist() == samples
+    with pytest.raises(TableError, match=r"\['accuracy'\] have names of columns"):
+        table.save(path, {"accuracy": samples})
