@@ -3,6 +3,7 @@
 from nasflow.suites.accuracy_few_shot import AccuracyFewShot, Learnable
 from nasflow.suites.base import Cell, Comparison, Row, Suite, UnavailableError, cells
 from nasflow.suites.build_throughput import BuildThroughput
+from nasflow.suites.latency_few_shot import DeviceTask, LatencyFewShot
 from nasflow.suites.proxy_correlation import ProxyCorrelation, Ranked
 from nasflow.suites.proxy_throughput import ProxyThroughput
 from nasflow.suites.search import Benchmark, SearchComparison
@@ -13,6 +14,8 @@ __all__ = [
     "BuildThroughput",
     "Cell",
     "Comparison",
+    "DeviceTask",
+    "LatencyFewShot",
     "Learnable",
     "ProxyCorrelation",
     "ProxyThroughput",

@@ -84,6 +84,7 @@ NEEDS: dict[tuple[str, str], list[str] | None] = {
     ("encoding", "zero_cost"): ["encoding.table={tmp}/table.parquet"],
     ("evaluator", "table"): ["evaluator.table.path={tmp}/table.parquet"],
     ("suite", "proxy_correlation"): ["suite.folder={tmp}", "suite.tasks.nb201_cifar10.table={tmp}/table.parquet"],
+    ("suite", "latency_few_shot"): ["suite.tasks.ND.table={tmp}/table.parquet"],
     ("suite", "accuracy_transfer"): ["suite.tasks.cifar10_from_digits.table={tmp}/table.parquet"],
     ("storage", "sqlite"): ["storage.url=sqlite:///{tmp}/study.db"],
     ("storage", "journal"): ["storage.path={tmp}/study.journal"],
