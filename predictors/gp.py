@@ -19,7 +19,7 @@ _NOTHING = -100.0  # logarithm of a weight that is none
 _STEPS = 30  # of an ascent
 _WIDTH = 2.0  # how far an ascent may lead, in natural logarithms
 _HOPELESS = 1e10
-_REFITS = 3  # at most, for outliers
+_REFITS = 6  # at most, for outliers
 Matrix = NDArray[np.float64]
 
 _BLAS = ThreadpoolController()
@@ -145,6 +145,8 @@ class GaussianProcess:
         errors, variances = self._left_out
         whole = errors + (y - self._cut) / self._spread  # outliers are errors, too
         ratio = float(np.sqrt(np.mean(whole**2 / variances)))
+        if self.outliers is not None:  # errors that were cut by themselves are too small to promise more than was stated
+            ratio = max(1.0, ratio)
         # A handful of errors says little about a ratio: it counts in full from some dozens of samples on.
         return float(ratio ** (len(y) / (len(y) + 10)))
 

@@ -118,7 +118,8 @@ def _costs(network: Network) -> Features:
         kind = node.op
         if kind == "Conv":
             per_group, height, width = node.weights["weight"][1:]
-            kind = f"{_CONVOLUTIONS[0 if per_group == 1 else 1 if height == width == 1 else 2]} Conv"
+            depthwise = per_group == 1 < node.attributes.get("group", 1)
+            kind = f"{_CONVOLUTIONS[0 if depthwise else 1 if height == width == 1 else 2]} Conv"
         by_kind[_KINDS.index(kind)] += (1, cost.macs, cost.params, cost.bytes_moved)
     totals = network.macs, network.params, network.bytes_moved, len(network.nodes), network.depth
     return np.concatenate([totals, by_kind.ravel()])
