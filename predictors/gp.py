@@ -145,7 +145,7 @@ class GaussianProcess:
         errors, variances = self._left_out
         whole = errors + (y - self._cut) / self._spread  # outliers are errors, too
         ratio = float(np.sqrt(np.mean(whole**2 / variances)))
-        if self.outliers is not None:  # errors that were cut by themselves are too small to promise more than was stated
+        if self.outliers is not None:  # errors by which outliers were cut are too small to promise more
             ratio = max(1.0, ratio)
         # A handful of errors says little about a ratio: it counts in full from some dozens of samples on.
         return float(ratio ** (len(y) / (len(y) + 10)))

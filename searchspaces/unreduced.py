@@ -1,5 +1,6 @@
 """Spaces taken row by row, for figures of networks that were executed with their operations without effect."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -25,9 +26,13 @@ class Unreduced(SearchSpace):
 
     def __init__(self, base: SearchSpace) -> None:
         self.base = base
-        self.name = f"{base.name}_unreduced"
         self.genes = base.genes
         self.scale = base.scale
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """The base's, and that it is taken row by row."""
+        return f"{self.base.name}_unreduced"
 
     @property
     def scale_arguments(self) -> dict[str, Any]:
@@ -63,6 +68,6 @@ class Unreduced(SearchSpace):
         """As in the base."""
         return self.base.format(rows)
 
-    def parse(self, texts: Any) -> Rows:
+    def parse(self, texts: Sequence[str]) -> Rows:
         """As in the base."""
         return self.base.parse(texts)

@@ -152,7 +152,8 @@ class LatencyFewShot:
     def cell_settings(self, cell: Cell) -> Mapping[str, Any]:
         """The devices' figures, the predictor, its encoding and what picks the samples."""
         task, method = self._devices[cell.task], self._methods[cell.method]
-        told = content(task.encodings[method.encoding], task.archs) if method.encoding in task.encodings else None
+        encoding = task.encodings.get(method.encoding or "")
+        told = None if encoding is None else content(encoding, task.archs)
         of_method = {"predictor": method.predictor, "transfer": method.transfer, "chooser": method.chooser}
         return {**task.settings, **of_method, "encoding": told}
 

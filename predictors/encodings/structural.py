@@ -95,7 +95,8 @@ class OpCounts(Standardised):
 
     def _figures(self, space: SearchSpace, rows: Rows) -> Features:
         ops = space.graph(rows)[1]
-        return (ops[:, :, None] == np.arange(len(space.ops))).sum(axis=1).astype(np.float64)
+        counts: Features = (ops[:, :, None] == np.arange(len(space.ops))).sum(axis=1).astype(np.float64)
+        return counts
 
 
 class OpPairs(Standardised):

@@ -10,6 +10,7 @@ from scipy.stats import rankdata
 from predictors.accuracy.encoded import EncodedPredictor, Vector
 from predictors.base import Arrays, SourceSamples
 from predictors.encodings import Encoding, Features
+from predictors.encodings.base import search_space
 from predictors.latency.sources import SourceDevices
 from predictors.normalisation import Logarithm
 from searchspaces.arch import ArchBatch
@@ -73,11 +74,10 @@ class CostLine(LogLine):
         self._sources = []  # one figure is all it looks at
 
     def _parts(self, archs: ArchBatch) -> list[Features]:
-        encoding = self.encoding
-        names = encoding.columns(archs.space)  # type: ignore[arg-type]  # encodings say so where it is no search space
+        names = self.encoding.columns(search_space(archs))
         if self.column not in names:
             raise ConfigError(f"The encoding has no column {self.column!r}. Take one of: {', '.join(names[:20])}.")
-        return [encoding.encode(archs)[:, [names.index(self.column)]]]
+        return [self.encoding.encode(archs)[:, [names.index(self.column)]]]
 
     def _column(self, parts: list[Features], target: Vector | None) -> Vector:
         return parts[0][:, 0]

@@ -145,4 +145,4 @@ def test_kernels_of_parts_have_the_lengths_that_are_asked_for(rng):
     grams = kernels(parts)
     distance = ((parts[1][:, None] - parts[1][None]) ** 2).sum(axis=2) / 3
     np.testing.assert_allclose(grams[2], np.exp(-distance / (2 * 1.5**2)))
-    assert grams.shape == kernels.diagonal(parts).shape + (6,) == (3, 6, 6)
+    assert grams.shape == (*kernels.diagonal(parts).shape, 6) == (3, 6, 6)

@@ -105,7 +105,8 @@ def test_intervals_hold_what_they_say(cells, sources):
     inside = []
     for seed in range(5):
         y = milliseconds(cells[200:], GPU, seed, 0.1)
-        mean, std = LatencyGaussianProcess(ENCODING, seed=seed).fit(cells[200:230], y[:30], sources).predict(cells[230:])
+        predictor = LatencyGaussianProcess(ENCODING, seed=seed).fit(cells[200:230], y[:30], sources)
+        mean, std = predictor.predict(cells[230:])
         inside.append(np.mean(np.abs(y[30:] - mean) < 1.645 * std))
     assert 0.8 < np.mean(inside) < 0.98
 
