@@ -16,10 +16,12 @@ from predictors.base import Predictor, SourceSamples
 from predictors.choosers import Chooser
 from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ConfigError
+from searchspaces.errors import ConfigError, unknown
 from searchspaces.files import located
 from searchspaces.space import SearchSpace
 from searchspaces.unreduced import Unreduced
+
+_SOME = 200  # architectures by which choosers are told apart
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,21 @@ class DeviceTask:
     def figures(self, device: str) -> NDArray[np.float64]:
         """Return the latencies on a device."""
         return self.lookup.table.column(f"{device}{self.suffix}")[self._known]
+
+    def chooser(self, name: str) -> Chooser:
+        """Return a chooser.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        if name not in self.choosers:
+            raise ConfigError(unknown("chooser", name, self.choosers))
+        return self.choosers[name]
+
+    def picked(self, name: str) -> list[int]:
+        """Return what a chooser picks of some of the architectures, which tells one chooser from another."""
+        some = self.archs[:_SOME]
+        return [int(i) for i in self.chooser(name).choose(some, min(5, len(some)), np.random.default_rng(0))]
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -134,6 +151,7 @@ class LatencyFewShot:
         own = {n for method in self._methods.values() for n in method.samples or ()}
         self.samples = tuple(sorted({*samples, *own}))
         self.seeds = seeds
+        self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._warm: dict[str, tuple[tuple[str, int], Predictor]] = {}
 
     @property
@@ -151,11 +169,18 @@ class LatencyFewShot:
 
     def cell_settings(self, cell: Cell) -> Mapping[str, Any]:
         """The devices' figures, the predictor, its encoding and what picks the samples."""
-        task, method = self._devices[cell.task], self._methods[cell.method]
-        encoding = task.encodings.get(method.encoding or "")
-        told = None if encoding is None else content(encoding, task.archs)
-        of_method = {"predictor": method.predictor, "transfer": method.transfer, "chooser": method.chooser}
-        return {**task.settings, **of_method, "encoding": told}
+        of = cell.task, cell.method
+        if of not in self._told:
+            task, method = self._devices[cell.task], self._methods[cell.method]
+            encoding = task.encodings.get(method.encoding or "")
+            self._told[of] = {
+                **task.settings,
+                "predictor": method.predictor,
+                "transfer": method.transfer,
+                "encoding": None if encoding is None else content(encoding, task.archs),
+                "picked": task.picked(method.chooser),
+            }
+        return self._told[of]
 
     def summary(self, results: Mapping[Cell, Mapping[str, float]]) -> Sequence[Row]:
         """Nothing follows from several cells."""
@@ -175,11 +200,9 @@ class LatencyFewShot:
                 f"{cell.task} has {len(order)} architectures, too few for {task.source_samples} of the sources, "
                 f"{cell.samples} of the target and as many to test on."
             )
-        if method.chooser not in task.choosers:
-            raise ConfigError(f"{cell.task} has no chooser {method.chooser!r}: name one of {', '.join(task.choosers)}.")
         candidates = task.archs[rest]
         rng = np.random.default_rng([cell.seed, 22, cell.samples])
-        chosen = task.choosers[method.chooser].choose(candidates, cell.samples, rng)
+        chosen = task.chooser(method.chooser).choose(candidates, cell.samples, rng)
         train, test = rest[chosen], np.delete(rest, chosen)
         archs, tested = task.archs[train], task.archs[test]
         sources = [

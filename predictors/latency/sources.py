@@ -114,10 +114,10 @@ class SourceDevices:
         out = self.predict(archs).copy()
         for group in self._groups:
             out[:, group.devices] = np.exp(group.level + group.spread * out[:, group.devices])
+        keys = archs.keys()
         for device, source in enumerate(self._samples):
             known = dict(zip(source.archs.keys(), source.y, strict=True))
-            for i, key in enumerate(archs.keys()):
-                out[i, device] = known.get(key, out[i, device])
+            out[:, device] = [known.get(key, value) for key, value in zip(keys, out[:, device], strict=True)]
         return out
 
     def state(self) -> tuple[Arrays, list[Any]]:

@@ -151,7 +151,13 @@ def test_settings_tell_what_decides_a_cell(suite: LatencyFewShot, path: str) -> 
     told = suite.cell_settings(cell)
     assert told == suite.cell_settings(Cell("T", "gp", 8, 2))
     assert told != suite.cell_settings(Cell("T", "gp_alone", 20, 0))
-    for changed in ({"targets": ["both"]}, {"source_samples": 100}, {"encodings": {"all": OneHot()}}):
+    another = {"random": Strata(LayerCosts(), "log params")}
+    for changed in (
+        {"targets": ["both"]},
+        {"source_samples": 100},
+        {"encodings": {"all": OneHot()}},
+        {"choosers": another},
+    ):
         other = LatencyFewShot({"T": device_task(path, **changed)}, METHODS)
         assert other.cell_settings(cell) != told
 
@@ -161,7 +167,7 @@ def test_mistakes_are_told(path: str) -> None:
         LatencyFewShot({"T": device_task(path + ".no")}, METHODS)
     with pytest.raises(ConfigError, match="T has 380 architectures, too few for 370 of the sources"):
         LatencyFewShot({"T": device_task(path, source_samples=370)}, METHODS).run(Cell("T", "gp", 20, 0))
-    with pytest.raises(ConfigError, match="no chooser 'macs': name one of random"):
+    with pytest.raises(ConfigError, match="chooser 'macs'"):
         task = device_task(path, choosers={"random": Random()})
         LatencyFewShot({"T": task}, METHODS).run(Cell("T", "macs", 20, 0))
 
