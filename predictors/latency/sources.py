@@ -28,7 +28,6 @@ class _Group:
     """Devices on which the same architectures were measured."""
 
     devices: list[int]
-    archs: ArchBatch
     features: Features
     weights: Features
     level: Features
@@ -65,12 +64,13 @@ class SourceDevices:
         """
         if self._samples and _same(self._samples, sources):
             return self
-        self._samples, self._last = list(sources), None
-        self.names = [source.name for source in sources]
+        self._samples, self._last = [], None
         together: dict[bytes, list[int]] = {}
         for i, source in enumerate(sources):
             together.setdefault(source.archs.rows.tobytes(), []).append(i)
         self._groups = [self._fitted(devices, [sources[i] for i in devices]) for devices in together.values()]
+        self.names = [source.name for source in sources]
+        self._samples = list(sources)
         return self
 
     def _fitted(self, devices: list[int], sources: Sequence[SourceSamples]) -> _Group:
@@ -90,7 +90,7 @@ class SourceDevices:
             amplitude = (target[:, None] ** 2 / totals).mean(axis=0)
             evidence = -len(target) * np.log(amplitude) - np.log(totals).sum(axis=0)
             weights[:, device] = target / totals[:, np.argmax(evidence)]
-        return _Group(devices, archs, features, vectors @ weights, level, spread)
+        return _Group(devices, features, vectors @ weights, level, spread)
 
     @on_one_thread
     def predict(self, archs: ArchBatch) -> Features:

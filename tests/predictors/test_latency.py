@@ -148,10 +148,10 @@ def test_latencies_are_positive(cells, sources, bad):
     y[3] = bad
     with pytest.raises(PredictorError, match=r"above 0 ms, but 1 of 20 are not; the smallest is"):
         LatencyGaussianProcess(ENCODING).fit(cells[:20], y)
-    with pytest.raises(PredictorError, match="above 0 ms"):
-        LatencyGaussianProcess(ENCODING).fit(cells[20:40], milliseconds(cells[20:40], CPU), [
-            SourceSamples(cells[:20], y, "bad")
-        ])
+    predictor = LatencyGaussianProcess(ENCODING)
+    for _ in range(2):  # what failed is not taken for known
+        with pytest.raises(PredictorError, match="above 0 ms"):
+            predictor.fit(cells[20:40], milliseconds(cells[20:40], CPU), [SourceSamples(cells[:20], y, "bad")])
 
 
 # -- baselines -----------------------------------------------------------------------------------------------------
