@@ -69,11 +69,18 @@ if TYPE_CHECKING:
     from predictors.base import Prediction as Prediction
     from predictors.base import Predictor as Predictor
     from predictors.base import SourceSamples as SourceSamples
+    from predictors.choosers import Chooser as Chooser
+    from predictors.choosers import Cosine as Cosine
+    from predictors.choosers import KMeans as KMeans
+    from predictors.choosers import MostInformative as MostInformative
+    from predictors.choosers import Strata as Strata
     from predictors.encodings import AdjacencyOps as AdjacencyOps
     from predictors.encodings import Concatenation as Concatenation
     from predictors.encodings import CostFeatures as CostFeatures
     from predictors.encodings import Encoding as Encoding
+    from predictors.encodings import LayerCosts as LayerCosts
     from predictors.encodings import OneHot as OneHot
+    from predictors.encodings import OpCounts as OpCounts
     from predictors.encodings import OpPairs as OpPairs
     from predictors.encodings import Paths as Paths
     from predictors.encodings import Topology as Topology
@@ -81,6 +88,10 @@ if TYPE_CHECKING:
     from predictors.encodings.arch2vec import Arch2Vec as Arch2Vec
     from predictors.encodings.cate import CATE as CATE
     from predictors.ensemble import Ensemble as Ensemble
+    from predictors.latency.additive import Additive as Additive
+    from predictors.latency.gaussian import LatencyGaussianProcess as LatencyGaussianProcess
+    from predictors.latency.lines import CostLine as CostLine
+    from predictors.latency.lines import SourceCopy as SourceCopy
     from proxies import Proxy as Proxy
     from proxies import score as score
     from searchspaces.arch import ArchBatch as ArchBatch
@@ -117,6 +128,7 @@ if TYPE_CHECKING:
     from searchspaces.table import Column as Column
     from searchspaces.table import Table as Table
     from searchspaces.task import Task as Task
+    from searchspaces.unreduced import Unreduced as Unreduced
 
 _HOMES = {
     "searchspaces.errors": (
@@ -136,6 +148,7 @@ _HOMES = {
     "searchspaces.importing": ("Source",),
     "searchspaces.pool": ("Pool",),
     "searchspaces.space": ("Op", "SearchSpace"),
+    "searchspaces.unreduced": ("Unreduced",),
     "searchspaces.task": ("Task",),
     "searchspaces.table": ("Column", "Table"),
     "searchspaces.network": ("INPUT", "Network", "NetworkBuilder", "Node", "init_weights", "to_onnx", "to_torch"),
@@ -152,13 +165,19 @@ _HOMES = {
     "predictors.accuracy.gcn": ("GCN",),
     "predictors.accuracy.regression": ("Regression",),
     "predictors.accuracy.single": ("BestColumn",),
+    "predictors.latency.additive": ("Additive",),
+    "predictors.latency.gaussian": ("LatencyGaussianProcess",),
+    "predictors.latency.lines": ("CostLine", "SourceCopy"),
+    "predictors.choosers": ("Chooser", "Cosine", "KMeans", "MostInformative", "Strata"),
     "predictors.base": ("Prediction", "Predictor", "SourceSamples"),
     "predictors.encodings": (
         "AdjacencyOps",
         "Concatenation",
         "CostFeatures",
         "Encoding",
+        "LayerCosts",
         "OneHot",
+        "OpCounts",
         "OpPairs",
         "Paths",
         "Topology",

@@ -19,6 +19,7 @@ _NOTHING = -100.0  # logarithm of a weight that is none
 _STEPS = 30  # of an ascent
 _WIDTH = 2.0  # how far an ascent may lead, in natural logarithms
 _HOPELESS = 1e10
+_REFITS = 6  # at most, for outliers
 Matrix = NDArray[np.float64]
 
 _BLAS = ThreadpoolController()
@@ -47,15 +48,18 @@ class GaussianProcess:
         draws: Settings to draw.
         ascents: How many of the best to improve further.
         seed: Seed of the draws.
+        outliers: Errors on left-out samples beyond so many standard deviations, estimated by their median, are cut to
+            that (Huber's pseudo-values), and the process is fitted again; None for samples without outliers.
 
     Attributes:
         evidence: Logarithm of the mean marginal likelihood of the settings, after `fit`.
     """
 
-    def __init__(self, draws: int = 128, ascents: int = 2, seed: int = 0) -> None:
+    def __init__(self, draws: int = 128, ascents: int = 2, seed: int = 0, outliers: float | None = None) -> None:
         self.draws = draws
         self.ascents = ascents
         self.seed = seed
+        self.outliers = outliers
 
     @on_one_thread
     def fit(self, grams: Matrix, y: Matrix) -> "GaussianProcess":
@@ -74,9 +78,20 @@ class GaussianProcess:
                 f"An exact Gaussian process takes at most {MOST_SAMPLES} samples, but got {n}. Give it a part of them, "
                 "or take predictor=trees."
             )
+        self._fit_once(grams, y)
+        self._cut = y
+        for _ in range(_REFITS if self.outliers is not None else 0):
+            cut = self._without_outliers(y)
+            if np.allclose(cut, self._cut, atol=1e-6 * self._spread):
+                break
+            self._cut = cut
+            self._fit_once(grams, cut)
+        self._calibration = self._calibrated(y)
+        return self
+
+    def _fit_once(self, grams: Matrix, y: Matrix) -> None:
         rng = np.random.default_rng(self.seed)
-        self._mean, self._spread = float(y.mean()), float(y.std()) or 1.0
-        target = (y - self._mean) / self._spread
+        target = self._standardised(y)
         settings = [_drawn(len(grams), rng) for _ in range(self.draws)]
         scores = np.array([_evidence(grams, target, theta)[0] for theta in settings])
         for best in np.argsort(-scores)[: self.ascents]:
@@ -90,7 +105,18 @@ class GaussianProcess:
         self._settings = _pruned(np.array(settings)[kept])
         self._weights = weights[kept] / weights[kept].sum()
         self._condition(grams, target)
-        return self
+
+    def _standardised(self, y: Matrix) -> Matrix:
+        self._mean, self._spread = float(y.mean()), float(y.std()) or 1.0
+        return (y - self._mean) / self._spread
+
+    def _without_outliers(self, y: Matrix) -> Matrix:
+        """Bring figures nearer to what the other samples let expect, where they are too far from it."""
+        assert self.outliers is not None
+        errors, _ = self._left_out
+        limit = self.outliers * 1.4826 * max(float(np.median(np.abs(errors))), 1e-6) * self._spread
+        expected = self._cut - errors * self._spread
+        return expected + np.clip(y - expected, -limit, limit)
 
     @property
     def used(self) -> NDArray[np.bool_]:
@@ -103,19 +129,26 @@ class GaussianProcess:
             factor = _factor(grams, theta)
             self._factors.append(factor)
             self._solved.append(cho_solve((factor, True), target))
-        self._calibration = self._calibrated(target)
+        self._left_out = self._errors(target)
 
-    def _calibrated(self, target: Matrix) -> float:
-        """Ratio of left-out errors to the standard deviations that were stated for them (root mean square)."""
-        errors, variances = 0.0, 0.0
+    def _errors(self, target: Matrix) -> tuple[Matrix, Matrix]:
+        """Errors on left-out samples and the variances that were stated for them, on the standardised scale."""
+        errors, variances = np.zeros_like(target), np.zeros_like(target)
         for weight, factor, solved in zip(self._weights, self._factors, self._solved, strict=True):
-            inverse = cho_solve((factor, True), np.eye(len(target)))
-            precision = np.diag(inverse)
-            errors = errors + weight * solved / precision
-            variances = variances + weight / precision
-        ratio = float(np.sqrt(np.mean(errors**2 / variances)))
+            precision = np.diag(cho_solve((factor, True), np.eye(len(target))))
+            errors += weight * solved / precision
+            variances += weight / precision
+        return errors, variances
+
+    def _calibrated(self, y: Matrix) -> float:
+        """Ratio of left-out errors to the standard deviations that were stated for them (root mean square)."""
+        errors, variances = self._left_out
+        whole = errors + (y - self._cut) / self._spread  # outliers are errors, too
+        ratio = float(np.sqrt(np.mean(whole**2 / variances)))
+        if self.outliers is not None:  # errors by which outliers were cut are too small to promise more
+            ratio = max(1.0, ratio)
         # A handful of errors says little about a ratio: it counts in full from some dozens of samples on.
-        return float(ratio ** (len(target) / (len(target) + 10)))
+        return float(ratio ** (len(y) / (len(y) + 10)))
 
     @on_one_thread
     def predict(self, cross: Matrix, diagonal: Matrix) -> tuple[Matrix, Matrix]:
@@ -142,17 +175,19 @@ class GaussianProcess:
         """Return what `restore` needs beside the Gram matrices and the samples."""
         # -inf is no number in JSON; so small a weight means the same.
         settings = np.maximum(self._settings, _NOTHING)
-        return {"settings": settings.tolist(), "weights": self._weights.tolist(), "evidence": self.evidence}
+        found = {"settings": settings.tolist(), "weights": self._weights.tolist(), "evidence": self.evidence}
+        return found | ({"cut": self._cut.tolist()} if self.outliers is not None else {})
 
     @on_one_thread
     def restore(self, grams: Matrix, y: Matrix, state: Mapping[str, Any]) -> "GaussianProcess":
         """Condition on the samples again, with settings found before."""
-        self._mean, self._spread = float(y.mean()), float(y.std()) or 1.0
+        self._cut = np.array(state.get("cut", y))
         settings = np.array(state["settings"])
         self._settings = np.where(settings <= _NOTHING, -np.inf, settings)
         self._weights = np.array(state["weights"])
         self.evidence = float(state["evidence"])
-        self._condition(grams, (y - self._mean) / self._spread)
+        self._condition(grams, self._standardised(self._cut))
+        self._calibration = self._calibrated(y)
         return self
 
 

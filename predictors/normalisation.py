@@ -1,10 +1,81 @@
-"""Bringing figures of any scale to that of a normal distribution, by their ranks."""
+"""The scales on which predictors learn figures: normal scores of ranks, and logarithms."""
+
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from searchspaces.errors import PredictorError
+
 _KNOTS = 513  # more reference figures than that are thinned to so many quantiles
+
+
+class Scale(Protocol):
+    """A map from figures to a scale on which their errors are about normal, and back.
+
+    Args:
+        reference: The samples' figures `(n,)`.
+    """
+
+    def __init__(self, reference: ArrayLike) -> None: ...
+
+    def __call__(self, figures: ArrayLike) -> NDArray[np.float64]:
+        """Return the targets that `figures` have on the scale."""
+
+    def restored(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return location and standard deviation, in the figures' unit, of normal distributions on the scale."""
+
+
+class Identity:
+    """The figures' own scale.
+
+    Args:
+        reference: Unused; scales are made from the samples' figures.
+    """
+
+    def __init__(self, reference: ArrayLike) -> None:
+        pass
+
+    def __call__(self, figures: ArrayLike) -> NDArray[np.float64]:
+        """Return the figures."""
+        return np.asarray(figures, dtype=np.float64)
+
+    def restored(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return both as they are."""
+        return mean, std
+
+
+class Logarithm:
+    """The natural logarithm, for positive figures whose errors are relative ones.
+
+    Args:
+        reference: Figures `(n,)`.
+
+    Raises:
+        PredictorError: If one is not positive.
+    """
+
+    def __init__(self, reference: ArrayLike) -> None:
+        figures = np.asarray(reference, dtype=np.float64)
+        if (figures <= 0).any():
+            raise PredictorError(
+                f"Latencies are above 0 ms, but {int((figures <= 0).sum())} of {len(figures)} are not; the smallest is "
+                f"{figures.min():g}. Leave out what failed, and give all in one unit."
+            )
+
+    def __call__(self, figures: ArrayLike) -> NDArray[np.float64]:
+        """Return the logarithms of `figures`."""
+        return np.log(np.asarray(figures, dtype=np.float64))
+
+    def restored(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return the median and the standard deviation of the log-normal distributions.
+
+        Beyond 100 the ratio of deviation to median says no more than that nothing is known, and is cut.
+        """
+        median = np.exp(mean)
+        variance = np.minimum(std, 3.0) ** 2
+        return median, median * np.minimum(np.sqrt(np.expm1(variance) * np.exp(variance)), 100.0)
 
 
 class NormalScores:
@@ -38,6 +109,10 @@ class NormalScores:
     def inverse(self, scores: ArrayLike) -> NDArray[np.float64]:
         """Return the figures that have these scores."""
         return _piecewise(np.asarray(scores, dtype=np.float64), self.scores, self.values)
+
+    def restored(self, mean: NDArray[np.float64], std: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+        """Return the figure at the mean, and half the distance of those one standard deviation below and above."""
+        return self.inverse(mean), (self.inverse(mean + std) - self.inverse(mean - std)) / 2
 
 
 _LARGEST = 1e300

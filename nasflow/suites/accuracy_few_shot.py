@@ -4,17 +4,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
 
-from nasflow.config import composed, instantiate, plain
+from nasflow.config import instantiate
 from nasflow.evaluators import TableLookup
 from nasflow.suites.base import Cell, Row, present
+from nasflow.suites.few_shot import Fitted, content, held_out, methods_of
 from predictors.base import Predictor, SourceError, SourceSamples
 from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
@@ -23,9 +21,6 @@ from searchspaces.files import located
 from searchspaces.space import SearchSpace
 
 logger = logging.getLogger(__name__)
-
-_SOME = 64  # architectures whose vectors tell one encoding from another
-_WITHIN_90 = 1.6448536  # standard deviations within which nine tenths of a normal distribution lie
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,7 @@ class Learnable:
 
     def content(self, name: str) -> str:
         """Return a digest of what an encoding gives for some of the architectures."""
-        figures = self.encodings[name].encode(self.known[0][:_SOME])
-        return sha256(np.round(figures, 6).tobytes()).hexdigest()[:16]
+        return content(self.encodings[name], self.known[0])
 
     @cached_property
     def settings(self) -> Mapping[str, Any]:
@@ -96,28 +90,6 @@ class Learnable:
             raise ConfigError(f"{self.source.table} has {len(archs)} figures, fewer than {self.source_samples}.")
         chosen = np.random.default_rng([seed, 12]).permutation(len(archs))[: self.source_samples]
         return SourceSamples(archs[chosen], figures[chosen], self.source.column)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A predictor of the suite.
-
-    Attributes:
-        overrides: What chooses the predictor on the command line of `nasflow fit`.
-        encoding: Name of the task's encoding that it gets; None for a predictor that reads the graph alone.
-        seeds: Seeds it runs under; None for as many as the suite.
-        transfer: Whether it learns from the task's source, too; tasks without one are then passed over.
-    """
-
-    overrides: Sequence[str]
-    encoding: str | None = None
-    seeds: int | None = None
-    transfer: bool = False
-
-    @cached_property
-    def predictor(self) -> Any:
-        """The predictor's configuration."""
-        return plain(composed("fit", [*self.overrides]).predictor)
 
 
 class AccuracyFewShot:
@@ -150,10 +122,7 @@ class AccuracyFewShot:
     ) -> None:
         self.name = name
         self._learnable = present(tasks)
-        target = f"{Fitted.__module__}.{Fitted.__name__}"
-        self._methods: dict[str, Fitted] = {
-            name: instantiate({"_target_": target, **entries}) for name, entries in methods.items()
-        }
+        self._methods = methods_of(Fitted, methods)
         self.tasks, self.methods = tuple(self._learnable), tuple(self._methods)
         self.samples = tuple(sorted({n for task in self._learnable.values() for n in task.samples}))
         self.seeds = seeds
@@ -206,29 +175,3 @@ class AccuracyFewShot:
         except SourceError as error:
             logger.info("%s %s is passed over: %s", cell.task, cell.method, error)
             return {}
-
-
-def held_out(
-    predictor: Predictor,
-    archs: ArchBatch,
-    y: NDArray[np.float64],
-    test: ArchBatch,
-    truth: NDArray[np.float64],
-    sources: Sequence[SourceSamples] = (),
-) -> dict[str, float]:
-    """Fit a predictor, predict others and compare; see `AccuracyFewShot` for the figures."""
-    start = perf_counter()
-    predictor.fit(archs, y, sources)
-    fitted = perf_counter()
-    mean, std = predictor.predict(test)
-    scored = perf_counter()
-    seen = set(archs.keys())
-    unseen = np.array([key not in seen for key in test.keys()])  # noqa: SIM118 (a method)
-    return {
-        "kendall_tau": float(kendalltau(mean, truth).statistic),
-        "spearman": float(spearmanr(mean, truth).statistic),
-        "kendall_tau_unseen": float(kendalltau(mean[unseen], truth[unseen]).statistic),
-        "within_90": float(np.mean(np.abs(truth - mean) <= _WITHIN_90 * std)),
-        "fit_s": fitted - start,
-        "score_1000_s": (scored - fitted) * 1000 / len(test),
-    }

@@ -1,7 +1,7 @@
 """A Gaussian process on encodings."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,21 @@ class GaussianProcessPredictor(EncodedPredictor):
         draws: Settings of the kernels to draw, see `GaussianProcess`.
         ascents: How many of them to improve.
         seed: Seed of the draws.
+
+    Attributes:
+        outliers: See `GaussianProcess`.
     """
+
+    outliers: float | None = None
 
     def __init__(self, encoding: Encoding, draws: int = 64, ascents: int = 2, seed: int = 0) -> None:
         super().__init__(encoding, seed)
         self.draws = draws
         self.ascents = ascents
+
+    def _between(self, parts: list[Features]) -> "Kernels":
+        """Return the kernels between architectures and the samples that have these parts."""
+        return Kernels(parts)
 
     def _twin(self) -> "GaussianProcessPredictor":
         return GaussianProcessPredictor(self.encoding, self.draws, self.ascents, self.seed)
@@ -43,9 +52,9 @@ class GaussianProcessPredictor(EncodedPredictor):
             logger.warning("A Gaussian process takes a random %d of the %d samples.", MOST_SAMPLES, len(target))
             kept = np.random.default_rng(self.seed).permutation(len(target))[:MOST_SAMPLES]
             parts, target = [part[kept] for part in parts], target[kept]
-        self._kernels = Kernels(parts)
+        self._kernels = self._between(parts)
         grams = self._kernels(parts)
-        self._process = GaussianProcess(self.draws, self.ascents, self.seed)
+        self._process = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers)
         if learned is None:
             self._process.fit(grams, target)
         else:
@@ -68,13 +77,21 @@ class Kernels:
 
     Args:
         parts: Parts of the samples' encoding, each `(n, d_i)`.
+        lengths: Lengths of the squared-exponential kernels of each part, in its typical distances.
+        common_lengths: Lengths of those of all parts together.
+        single_lengths: Lengths of those of parts that have one column.
     """
 
-    lengths = (0.7, 1.5)
-    common_lengths = (0.6, 1.0)
-
-    def __init__(self, parts: list[Features]) -> None:
+    def __init__(
+        self,
+        parts: list[Features],
+        lengths: Sequence[float] = (0.7, 1.5),
+        common_lengths: Sequence[float] = (0.6, 1.0),
+        single_lengths: Sequence[float] = (0.7, 1.5),
+    ) -> None:
         self.parts = parts
+        self.common_lengths = common_lengths
+        self._lengths = [lengths if part.shape[1] > 1 else single_lengths for part in parts]
         self._squares = [(part**2).sum(axis=1) for part in parts]
         self._widths = [max(1, int((part.std(axis=0) > 0).sum())) for part in parts]
 
@@ -84,10 +101,11 @@ class Kernels:
         wanted = np.ones(self.number, dtype=np.bool_) if used is None else used
         out = np.empty((int(wanted.sum()), len(parts[0]), len(self.parts[0])))
         place, want = iter(out), iter(wanted)  # where the next kernel goes, and whether it is one of those used
-        common_used = wanted[-len(self.common_lengths) :].any()
+        common_used = wanted[self.number - len(self.common_lengths) :].any()
         common = np.zeros(out.shape[1:]) if common_used else None
-        for part, own, squares, width in zip(parts, self.parts, self._squares, self._widths, strict=True):
-            linear, *these = [next(want) for _ in range(1 + len(self.lengths))]
+        samples = zip(self.parts, self._squares, self._widths, self._lengths, strict=True)
+        for part, (own, squares, width, lengths) in zip(parts, samples, strict=True):
+            linear, *these = [next(want) for _ in range(1 + len(lengths))]
             if not (common_used or linear or any(these)):
                 continue
             inner = part @ own.T
@@ -96,7 +114,7 @@ class Kernels:
             distance = np.maximum((part**2).sum(axis=1)[:, None] + squares - 2 * inner, 0)
             if common is not None:
                 common += distance
-            for length, this in zip(self.lengths, these, strict=True):
+            for length, this in zip(lengths, these, strict=True):
                 if this:
                     _squared_exponential(distance, length**2 * width, next(place))
         if common is not None:
@@ -108,14 +126,14 @@ class Kernels:
     @property
     def number(self) -> int:
         """How many kernels there are."""
-        return len(self.parts) * (1 + len(self.lengths)) + len(self.common_lengths)
+        return sum(1 + len(lengths) for lengths in self._lengths) + len(self.common_lengths)
 
     def diagonal(self, parts: list[Features]) -> Features:
         """Return the kernels `(m, k)` of each architecture with itself."""
         ones = np.ones(len(parts[0]))
         out = []
-        for part, width in zip(parts, self._widths, strict=True):
-            out += [(part**2).sum(axis=1) / width, *(ones for _ in self.lengths)]
+        for part, width, lengths in zip(parts, self._widths, self._lengths, strict=True):
+            out += [(part**2).sum(axis=1) / width, *(ones for _ in lengths)]
         return np.stack([*out, *(ones for _ in self.common_lengths)])
 
 

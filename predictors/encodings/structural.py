@@ -87,6 +87,18 @@ class Paths(Standardised):
         return self._sequences[space.fingerprint]
 
 
+class OpCounts(Standardised):
+    """How many vertices carry each operation, those without effect in the canonical row included, standardised."""
+
+    def _names(self, space: SearchSpace) -> list[str]:
+        return [op.name for op in space.ops]
+
+    def _figures(self, space: SearchSpace, rows: Rows) -> Features:
+        ops = space.graph(rows)[1]
+        counts: Features = (ops[:, :, None] == np.arange(len(space.ops))).sum(axis=1).astype(np.float64)
+        return counts
+
+
 class OpPairs(Standardised):
     """How many edges lead from each operation to each other one, standardised; ends count as operations."""
 

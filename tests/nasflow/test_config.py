@@ -90,6 +90,7 @@ NEEDS: dict[tuple[str, str], list[str] | None] = {
         "suite.tasks.nb201_cifar10.encodings.arch2vec.path={tmp}/arch2vec.safetensors",
         "suite.tasks.nb201_cifar10.encodings.cate.path={tmp}/cate.safetensors",
     ],
+    ("suite", "latency_few_shot"): ["suite.tasks.ND.table={tmp}/table.parquet"],
     ("suite", "accuracy_transfer"): ["suite.tasks.cifar10_from_digits.table={tmp}/table.parquet"],
     ("storage", "sqlite"): ["storage.url=sqlite:///{tmp}/study.db"],
     ("storage", "journal"): ["storage.path={tmp}/study.journal"],

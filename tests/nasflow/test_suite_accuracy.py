@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nasflow.suites import AccuracyFewShot, Cell, Learnable, Suite
-from nasflow.suites.accuracy_few_shot import held_out
+from nasflow.suites.few_shot import held_out
 from nasflow.testing.predictors import target
 from predictors.accuracy.gaussian import GaussianProcessPredictor
 from predictors.base import Prediction, Predictor

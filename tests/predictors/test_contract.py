@@ -16,6 +16,7 @@ from tests.registry import leaves
 
 ENCODING = Concatenation([OneHot(), Topology()])
 APART = ("auto", "brp", "flan", "gcn")
+GENERAL = [name for name in leaves("predictor") if name not in APART and not name.startswith("latency")]
 
 
 def smaller(config: Any) -> Any:
@@ -40,7 +41,7 @@ def maker(name: str) -> Callable[[], Predictor]:
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("name", [name for name in leaves("predictor") if name not in APART])
+@pytest.mark.parametrize("name", GENERAL)
 class TestOnCells(PredictorContract):
     @pytest.fixture
     def new(self, name: str) -> Callable[[], Predictor]:

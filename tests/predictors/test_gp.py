@@ -119,3 +119,30 @@ def test_kernels_are_positive_and_of_unit_diagonal(rng):
     np.testing.assert_allclose(kernels.diagonal(parts), np.diagonal(grams, axis1=1, axis2=2), atol=1e-9)
     assert np.diagonal(grams, axis1=1, axis2=2).mean(axis=1) == pytest.approx(np.ones(8), abs=0.35)
     assert min(np.linalg.eigvalsh(gram).min() for gram in grams) > -1e-8
+
+
+def test_outliers_are_cut_to_what_the_others_let_expect(rng):
+    x = rng.normal(size=(30, 2))
+    truth = x @ [1.0, -1.0]
+    y = truth + 0.05 * rng.normal(size=30)
+    y[4] += 8
+    z = rng.normal(size=(50, 2))
+    diagonal = np.stack([(z**2).sum(axis=1), np.ones(50)])
+    errors = {}
+    for outliers in (None, 2.0):
+        process = GaussianProcess(32, 1, outliers=outliers).fit(_grams(x), y)
+        mean, std = process.predict(_grams(z, x)[process.used], diagonal[process.used])
+        errors[outliers] = np.abs(mean - z @ [1.0, -1.0]).mean()
+        again = GaussianProcess(32, 1, outliers=outliers).restore(_grams(x), y, process.state())
+        np.testing.assert_allclose(again.predict(_grams(z, x)[again.used], diagonal[again.used]), [mean, std])
+    assert errors[2.0] < errors[None] / 4
+    np.testing.assert_allclose(np.delete(process._cut - y, 4), 0, atol=0.2)
+
+
+def test_kernels_of_parts_have_the_lengths_that_are_asked_for(rng):
+    parts = [rng.normal(size=(6, 1)), rng.normal(size=(6, 3))]
+    kernels = Kernels(parts, lengths=(1.5,), common_lengths=(), single_lengths=())
+    grams = kernels(parts)
+    distance = ((parts[1][:, None] - parts[1][None]) ** 2).sum(axis=2) / 3
+    np.testing.assert_allclose(grams[2], np.exp(-distance / (2 * 1.5**2)))
+    assert grams.shape == (*kernels.diagonal(parts).shape, 6) == (3, 6, 6)

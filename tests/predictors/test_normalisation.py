@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from predictors.normalisation import NormalScores
+from predictors.normalisation import Identity, Logarithm, NormalScores
+from searchspaces.errors import PredictorError
 
 
 def test_scores_are_those_of_the_ranks_whatever_the_scale():
@@ -47,3 +48,20 @@ def test_many_figures_are_thinned_without_changing_the_map():
     np.testing.assert_allclose(scores(figures).std(), 1, atol=0.02)
     middle = np.quantile(figures, [0.01, 0.2, 0.5, 0.8, 0.99])
     np.testing.assert_allclose(scores(middle), norm.ppf([0.01, 0.2, 0.5, 0.8, 0.99]), atol=0.02)
+
+
+def test_logarithms_come_back_as_median_and_deviation_of_the_log_normal():
+    mean, std = np.log([2.0, 30.0]), np.array([0.1, 0.5])
+    median, deviation = Logarithm([1.0, 2.0]).restored(mean, std)
+    drawn = np.exp(mean + std * np.random.default_rng(0).normal(size=(400_000, 2)))
+    np.testing.assert_allclose(median, np.median(drawn, axis=0), rtol=0.01)
+    np.testing.assert_allclose(deviation, drawn.std(axis=0), rtol=0.01)
+    np.testing.assert_allclose(Logarithm([1.0])([np.e, 1.0]), [1.0, 0.0])
+    assert np.isfinite(Logarithm([1.0]).restored(np.zeros(1), np.array([1e9]))[1]).all()
+    with pytest.raises(PredictorError, match="above 0 ms, but 2 of 3 are not"):
+        Logarithm([1.0, 0.0, -1.0])
+
+
+def test_the_own_scale_changes_nothing():
+    assert Identity([1.0])([3.0, -1.0]).tolist() == [3.0, -1.0]
+    assert [float(part[0]) for part in Identity([1.0]).restored(np.ones(1), np.ones(1))] == [1.0, 1.0]

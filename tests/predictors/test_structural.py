@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
 
-from predictors.encodings import AdjacencyOps, Concatenation, CostFeatures, Encoding, OneHot, OpPairs, Paths, Topology
+from predictors.encodings import (
+    AdjacencyOps,
+    Concatenation,
+    CostFeatures,
+    Encoding,
+    LayerCosts,
+    OneHot,
+    OpCounts,
+    OpPairs,
+    Paths,
+    Topology,
+)
 from predictors.encodings.graph import along_paths, live_graph
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
@@ -12,9 +23,11 @@ from searchspaces.nb101 import NB101
 from searchspaces.nb201 import NB201
 from searchspaces.pool import Pool
 from searchspaces.space import SearchSpace
+from searchspaces.task import Task
+from searchspaces.unreduced import Unreduced
 
 SPACES = [NB101(), NB201(), FBNet(), MobileNet()]
-ENCODINGS = [OneHot(), AdjacencyOps(), Paths(), OpPairs(), Topology(), CostFeatures()]
+ENCODINGS = [OneHot(), AdjacencyOps(), Paths(), OpPairs(), OpCounts(), Topology(), CostFeatures(), LayerCosts()]
 WITHOUT_PATHS = ("fbnet", "mobilenet")
 PAIRS = [(e, s) for e in ENCODINGS for s in SPACES if not (isinstance(e, Paths) and s.name in WITHOUT_PATHS)]
 
@@ -77,6 +90,43 @@ def test_a_cell_by_hand() -> None:
         "nor_conv_3x3→avg_pool_3x3": 1,
         "avg_pool_3x3→output": 1,
     }
+
+
+def test_layer_costs_are_what_the_network_counts() -> None:
+    space = FBNet("small")
+    archs = ArchBatch.sample(space, 40, np.random.default_rng(2))
+    encoding = LayerCosts((1, 8, 8), 10)
+    networks = [space.network(row, Task("t", (1, 8, 8), 10)) for row in archs.rows]
+    columns = dict(zip(encoding.columns(space), encoding.encode(archs).T, strict=True))
+    depthwise = [
+        sum(node.attributes.get("group", 1) == node.shape[0] for node in network.nodes if node.op == "Conv")
+        for network in networks
+    ]
+    expected = {
+        "log macs": [network.macs for network in networks],
+        "log bytes": [network.bytes_moved for network in networks],
+        "log nodes": [len(network.nodes) for network in networks],
+        "log number of Relu": [sum(node.op == "Relu" for node in network.nodes) for network in networks],
+        "log number of depthwise Conv": depthwise,
+    }
+    for name, counts in expected.items():
+        correlation = np.corrcoef(columns[name], np.log1p(counts))[0, 1]
+        assert correlation == pytest.approx(1), name
+    assert (columns["log number of MaxPool"] == 0).all(), "the space has none"
+    assert [part.columns(space) for part in encoding.parts[:2]] == [["log macs"], ["log params"]]
+
+
+def test_rows_taken_as_they_are_differ_in_what_has_no_effect_but_not_in_the_network() -> None:
+    space = NB201("small")
+    texts = [f"|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|{op}~2|" for op in ("none", "avg_pool_3x3")]
+    archs = ArchBatch(Unreduced(space), space.parse(texts))
+    assert len(archs.unique()) == 2
+    assert len(ArchBatch(space, archs.rows).unique()) == 1
+    for encoding, differ in ((OneHot(), True), (OpCounts(), True), (LayerCosts(), False), (Topology(), False)):
+        first, second = encoding.encode(archs)
+        assert (first != second).any() == differ
+    assert archs.space.fingerprint != space.fingerprint
+    np.testing.assert_array_equal(archs.space.parse(archs.format()), archs.rows)
 
 
 def test_a_cell_through_which_nothing_goes() -> None:

@@ -1,0 +1,82 @@
+"""What suites of predictors that learn from few samples share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, spearmanr
+
+from nasflow.config import composed, instantiate, plain
+from predictors.base import Predictor, SourceSamples
+from predictors.encodings import Encoding
+from searchspaces.arch import ArchBatch
+
+_SOME = 64  # architectures whose vectors tell one encoding from another
+_WITHIN_90 = 1.6448536  # standard deviations within which nine tenths of a normal distribution lie
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A predictor of the suite.
+
+    Attributes:
+        overrides: What chooses the predictor on the command line of `nasflow fit`.
+        encoding: Name of the task's encoding that it gets; None for a predictor that reads the graph alone.
+        seeds: Seeds it runs under; None for as many as the suite.
+        transfer: Whether it learns from the task's sources, too.
+    """
+
+    overrides: Sequence[str]
+    encoding: str | None = None
+    seeds: int | None = None
+    transfer: bool = False
+
+    @cached_property
+    def predictor(self) -> Any:
+        """The predictor's configuration."""
+        return plain(composed("fit", [*self.overrides]).predictor)
+
+
+Method = TypeVar("Method", bound=Fitted)
+
+
+def methods_of(kind: type[Method], entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Method]:
+    """Return the methods that a suite's configuration names."""
+    target = f"{kind.__module__}.{kind.__name__}"
+    return {name: instantiate({"_target_": target, **arguments}) for name, arguments in entries.items()}
+
+
+def content(encoding: Encoding, archs: ArchBatch) -> str:
+    """Return a digest of what an encoding gives for some of `archs`."""
+    return sha256(np.round(encoding.encode(archs[:_SOME]), 6).tobytes()).hexdigest()[:16]
+
+
+def held_out(
+    predictor: Predictor,
+    archs: ArchBatch,
+    y: NDArray[np.float64],
+    test: ArchBatch,
+    truth: NDArray[np.float64],
+    sources: Sequence[SourceSamples] = (),
+) -> dict[str, float]:
+    """Fit a predictor, predict others and compare; see `AccuracyFewShot` for the figures."""
+    start = perf_counter()
+    predictor.fit(archs, y, sources)
+    fitted = perf_counter()
+    mean, std = predictor.predict(test)
+    scored = perf_counter()
+    seen = set(archs.keys())
+    unseen = np.array([key not in seen for key in test.keys()])  # noqa: SIM118 (a method)
+    return {
+        "kendall_tau": float(kendalltau(mean, truth).statistic),
+        "spearman": float(spearmanr(mean, truth).statistic),
+        "kendall_tau_unseen": float(kendalltau(mean[unseen], truth[unseen]).statistic),
+        "within_90": float(np.mean(np.abs(truth - mean) <= _WITHIN_90 * std)),
+        "fit_s": fitted - start,
+        "score_1000_s": (scored - fitted) * 1000 / len(test),
+    }

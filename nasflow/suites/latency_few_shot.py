@@ -1,0 +1,226 @@
+"""How well predictors rank latencies on a device of which few are known, with other devices to learn from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasflow.config import instantiate
+from nasflow.evaluators import TableLookup
+from nasflow.suites.base import Cell, Row, present
+from nasflow.suites.few_shot import Fitted, content, held_out, methods_of
+from predictors.base import Predictor, SourceSamples
+from predictors.choosers import Chooser
+from predictors.encodings import Encoding
+from searchspaces.arch import ArchBatch
+from searchspaces.errors import ConfigError, unknown
+from searchspaces.files import located
+from searchspaces.space import SearchSpace
+from searchspaces.unreduced import Unreduced
+
+_SOME = 200  # architectures by which choosers are told apart
+
+
+@dataclass(frozen=True)
+class DeviceTask:
+    """Target devices, and source devices to learn from.
+
+    Attributes:
+        space: The space of the table.
+        table: Path of a table with one column of latencies per device.
+        sources: Source devices.
+        targets: Target devices.
+        encodings: Encodings by the names that methods give.
+        choosers: What picks the samples, by the names that methods give.
+        source_samples: Architectures measured on every source device.
+        suffix: What follows a device's name in that of its column.
+        unreduced: Whether the table's networks were executed with their operations without effect.
+        published: Rows of publications: method, samples, spearman, source.
+    """
+
+    space: SearchSpace
+    table: str
+    sources: Sequence[str]
+    targets: Sequence[str]
+    encodings: Mapping[str, Encoding]
+    choosers: Mapping[str, Chooser]
+    source_samples: int = 800
+    suffix: str = "_latency_ms"
+    unreduced: bool = False
+    published: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def missing(self) -> list[str]:
+        """The table, if it is not there."""
+        return [] if located(self.table).is_file() else [self.table]
+
+    @cached_property
+    def lookup(self) -> TableLookup:
+        """The table with the columns of all devices."""
+        columns = [f"{device}{self.suffix}" for device in [*self.sources, *self.targets]]
+        return TableLookup(self.space, self.table, {column: column for column in columns})
+
+    @cached_property
+    def archs(self) -> ArchBatch:
+        """The architectures that were measured on all devices."""
+        archs = self.lookup.table.archs[self._known]
+        return ArchBatch(Unreduced(self.space), archs.rows) if self.unreduced else archs
+
+    @cached_property
+    def _known(self) -> NDArray[np.int64]:
+        columns = [self.lookup.table.column(name) for name in self.lookup.columns]
+        return np.flatnonzero(~np.isnan(columns).any(axis=0))
+
+    def figures(self, device: str) -> NDArray[np.float64]:
+        """Return the latencies on a device."""
+        return self.lookup.table.column(f"{device}{self.suffix}")[self._known]
+
+    def chooser(self, name: str) -> Chooser:
+        """Return a chooser.
+
+        Raises:
+            ConfigError: If there is none of that name.
+        """
+        if name not in self.choosers:
+            raise ConfigError(unknown("chooser", name, self.choosers))
+        return self.choosers[name]
+
+    def picked(self, name: str) -> list[int]:
+        """Return what a chooser picks of some of the architectures, which tells one chooser from another."""
+        some = self.archs[:_SOME]
+        return [int(i) for i in self.chooser(name).choose(some, min(5, len(some)), np.random.default_rng(0))]
+
+    @cached_property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the figures."""
+        devices = {"sources": list(self.sources), "targets": list(self.targets)}
+        return devices | {"content": self.lookup.content, "source_samples": self.source_samples}
+
+
+@dataclass(frozen=True)
+class Adapted(Fitted):
+    """A predictor of the suite, and how its samples are picked.
+
+    Attributes:
+        samples: Numbers of samples; None for those of the suite.
+        chooser: Name of the task's chooser that picks the samples.
+    """
+
+    samples: Sequence[int] | None = None
+    chooser: str = "random"
+
+
+class LatencyFewShot:
+    """Adapts predictors to target devices with few samples each, and compares ranks on all other architectures.
+
+    Some architectures are measured on every source device. Of the others a chooser picks those that are measured on
+    each target device; all that are left are tested on. Reported are means over the target devices of Spearman's
+    coefficient, Kendall's tau-b and the share of latencies within the 90 % interval; the median over them of the
+    seconds to adapt, which leaves out those for models of the sources, made once; and the seconds to score a thousand
+    architectures for the first of them, after which their features are known.
+
+    Args:
+        tasks: Sets of devices by name. One whose table is missing is left out, with a line that says so.
+        methods: Predictors by name. Tasks without a method's encoding are passed over.
+        samples: Samples of each target device.
+        seeds: Seeds per cell.
+        name: The suite's name.
+
+    Raises:
+        ConfigError: If no table is there.
+    """
+
+    version = 1
+
+    def __init__(
+        self,
+        tasks: Mapping[str, DeviceTask],
+        methods: Mapping[str, Mapping[str, Any]],
+        samples: Sequence[int] = (5, 10, 20, 50),
+        seeds: int = 10,
+        name: str = "latency_few_shot",
+    ) -> None:
+        self.name = name
+        self._devices = present(tasks)
+        self._methods = methods_of(Adapted, methods)
+        self.tasks, self.methods = tuple(self._devices), tuple(self._methods)
+        self._samples = tuple(samples)
+        own = {n for method in self._methods.values() for n in method.samples or ()}
+        self.samples = tuple(sorted({*samples, *own}))
+        self.seeds = seeds
+        self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._warm: dict[str, tuple[tuple[str, int], Predictor]] = {}
+
+    @property
+    def published(self) -> list[Row]:
+        """The tasks' published rows."""
+        return [
+            Row(name, row["method"], row["samples"], "spearman", row["spearman"], None, [], None, row["source"])
+            for name, task in self._devices.items()
+            for row in task.published
+        ]
+
+    def settings(self) -> Mapping[str, Any]:
+        """Nothing that is not in the cell's."""
+        return {}
+
+    def cell_settings(self, cell: Cell) -> Mapping[str, Any]:
+        """The devices' figures, the predictor, its encoding and what picks the samples."""
+        of = cell.task, cell.method
+        if of not in self._told:
+            task, method = self._devices[cell.task], self._methods[cell.method]
+            encoding = task.encodings.get(method.encoding or "")
+            self._told[of] = {
+                **task.settings,
+                "predictor": method.predictor,
+                "transfer": method.transfer,
+                "encoding": None if encoding is None else content(encoding, task.archs),
+                "picked": task.picked(method.chooser),
+            }
+        return self._told[of]
+
+    def summary(self, results: Mapping[Cell, Mapping[str, float]]) -> Sequence[Row]:
+        """Nothing follows from several cells."""
+        return []
+
+    def run(self, cell: Cell) -> Mapping[str, float]:
+        """Adapt to all target devices of a task; nothing where the method has not the samples, seed or encoding."""
+        task, method = self._devices[cell.task], self._methods[cell.method]
+        if cell.samples not in (method.samples or self._samples) or cell.seed >= (method.seeds or cell.seed + 1):
+            return {}
+        if method.encoding is not None and method.encoding not in task.encodings:
+            return {}
+        order = np.random.default_rng([cell.seed, 21]).permutation(len(task.archs))
+        measured, rest = order[: task.source_samples], order[task.source_samples :]
+        if len(rest) < 2 * cell.samples:
+            raise ConfigError(
+                f"{cell.task} has {len(order)} architectures, too few for {task.source_samples} of the sources, "
+                f"{cell.samples} of the target and as many to test on."
+            )
+        candidates = task.archs[rest]
+        rng = np.random.default_rng([cell.seed, 22, cell.samples])
+        chosen = task.chooser(method.chooser).choose(candidates, cell.samples, rng)
+        train, test = rest[chosen], np.delete(rest, chosen)
+        archs, tested = task.archs[train], task.archs[test]
+        sources = [
+            SourceSamples(task.archs[measured], task.figures(device)[measured], device) for device in task.sources
+        ]
+        predictor = self._predictor(cell, task, method)
+        found = [
+            held_out(predictor, archs, y[train], tested, y[test], sources if method.transfer else [])
+            for y in map(task.figures, task.targets)
+        ]
+        figures = {name: [entry[name] for entry in found] for name in found[0]}
+        means = {name: float(np.mean(figures[name])) for name in ("spearman", "kendall_tau", "within_90")}
+        return means | {"adapt_s": float(np.median(figures["fit_s"])), "score_1000_s": figures["score_1000_s"][0]}
+
+    def _predictor(self, cell: Cell, task: DeviceTask, method: Adapted) -> Predictor:
+        """Return the predictor; that of the last cell where it may know the sources already."""
+        of = (cell.task, cell.seed)
+        if cell.method not in self._warm or self._warm[cell.method][0] != of:
+            encoding = None if method.encoding is None else task.encodings[method.encoding]
+            self._warm[cell.method] = of, instantiate(method.predictor, seed=cell.seed, encoding=encoding)
+        return self._warm[cell.method][1]
