@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 RUN ?= outputs/demo
 ARGS ?=
-TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal
+# Two workers, a core each: threads of BLAS and torch would only wait for each other.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 
 .PHONY: install search test test-system test-slow lint clean
