@@ -97,7 +97,8 @@ class DeviceTask:
     def settings(self) -> Mapping[str, Any]:
         """What decides the figures."""
         devices = {"sources": list(self.sources), "targets": list(self.targets)}
-        return devices | {"content": self.lookup.content, "source_samples": self.source_samples}
+        figures = {"content": self.lookup.content, "unreduced": self.unreduced}
+        return devices | figures | {"source_samples": self.source_samples}
 
 
 @dataclass(frozen=True)

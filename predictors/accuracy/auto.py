@@ -44,7 +44,7 @@ class Auto(Predictor):
     fewer than eight samples there is no comparison.
 
     Args:
-        candidates: In the order of preference.
+        candidates: In the order of preference; keys, where there are any, only address them in a configuration.
         folds: Folds of the cross-validation; no more than there are samples.
         seed: Seed of folds and bootstrap.
 
@@ -57,7 +57,10 @@ class Auto(Predictor):
         ConfigError: If there is no candidate for few samples, or names stand twice.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], folds: int = 5, seed: int = 0) -> None:
+    def __init__(
+        self, candidates: Sequence[Candidate] | Mapping[str, Candidate], folds: int = 5, seed: int = 0
+    ) -> None:
+        candidates = list(candidates.values() if isinstance(candidates, Mapping) else candidates)
         self.candidates = {candidate.name: candidate for candidate in candidates}
         if len(self.candidates) < len(candidates) or all(candidate.least > 2 for candidate in candidates):
             raise ConfigError(

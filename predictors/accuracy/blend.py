@@ -20,16 +20,16 @@ class Blend(Predictor):
     members' variances: their errors are far from independent.
 
     Args:
-        members: At least one predictor.
+        members: At least one predictor; names, where there are any, only serve to address them in a configuration.
 
     Raises:
         ConfigError: If there is none.
     """
 
-    def __init__(self, members: Sequence[Predictor]) -> None:
+    def __init__(self, members: Sequence[Predictor] | Mapping[str, Predictor]) -> None:
         if not members:
             raise ConfigError("A blend needs at least one predictor.")
-        self.members = list(members)
+        self.members = list(members.values() if isinstance(members, Mapping) else members)
 
     def _fit(self, archs: ArchBatch, y: NDArray[np.float64], sources: Sequence[SourceSamples]) -> None:
         self._y = y

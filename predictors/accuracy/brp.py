@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from predictors.accuracy.gcn import GraphConvolutions
+from predictors.accuracy.gcn import GCN, GraphConvolutions
 from predictors.base import Arrays
-from predictors.encodings import Encoding
-from predictors.training import GraphNetwork, NeuralPredictor, Samples
+from predictors.training import GraphNetwork, Samples
 from searchspaces.genes import GeneSpace
 
 _SURE = 1e-9  # probability below which a win counts as impossible
@@ -60,50 +59,18 @@ class Comparator(GraphConvolutions):
         return scores
 
 
-class BRP(NeuralPredictor):
+class BRP(GCN):
     """The binary relation predictor of BRP-NAS (arXiv 2007.08668): tells which of two architectures is better.
 
     All ordered pairs of a batch are compared with the softmax of their two targets, by the cross-entropy (which differs
-    from the published divergence by a constant). Each architecture is embedded once per step, not once per pair.
+    from the published divergence by a constant); published are 64 pairs per step. Each architecture is embedded once
+    per step, not once per pair. Arguments are those of `GCN`.
 
     A comparator need not be transitive. So architectures are scored by their mean probability to be better than a
     fixed reference, the training samples, which makes an order in any case.
-
-    Args:
-        encoding: Given to the head beside the graph; None for the graph alone.
-        layers: Number of convolutions.
-        width: Their width; 600 as published.
-        dropout: Share of entries dropped after each.
-        epochs: Passes over the samples; with sources, over these.
-        batch: Samples per step, all pairs of which are compared; 64 pairs as published.
-        lr: Learning rate of the first step; 3.5e-4 as published.
-        weight_decay: Weight decay.
-        finetune_epochs: Passes over the samples after those over sources.
-        finetune_lr: Learning rate of their first step.
-        seed: Decides initial weights, order and dropout.
-
-    Raises:
-        ConfigError: If there is no epoch, or a batch is too small for a pair.
     """
 
     network: Comparator
-
-    def __init__(
-        self,
-        encoding: Encoding | None = None,
-        layers: int = 4,
-        width: int = 128,
-        dropout: float = 0.2,
-        epochs: int = 250,
-        batch: int = 32,
-        lr: float = 2e-3,
-        weight_decay: float = 5e-4,
-        finetune_epochs: int = 50,
-        finetune_lr: float = 1e-3,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(encoding, epochs, batch, lr, weight_decay, finetune_epochs, finetune_lr, seed)
-        self.layers, self.width, self.dropout = layers, width, dropout
 
     def _network(self, features: int) -> GraphNetwork:
         return Comparator(features, self.layers, self.width, self.dropout)
