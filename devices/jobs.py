@@ -4,7 +4,6 @@ What a transport to another machine has to offer is `run_jobs`: jobs go in, outc
 are had, so that whoever stores them loses nothing when the rest does not come.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from devices.device import Device
 from devices.lock import exclusive
 from devices.measurement import Measurement
+from devices.protocol import Plan
 from devices.session import RefusedModelError
 from searchspaces.errors import NasflowError
 
@@ -86,19 +86,29 @@ def run_jobs(
                 models[job.key] = job.prepare()
             except NasflowError as error:
                 failed.append(Outcome(job.key, None, str(error)))
-        outcomes, seconds = _measure(device, models, rng, state)
+        outcomes = _measure(device, models, rng, state)
         yield failed + outcomes
-        fitting = int(_BATCH_SECONDS * len(models) / seconds) if models else size
-        size = max(1, min(fitting, 2 * size, residents))
+        size = max(1, min(_fitting(device.plan, outcomes, size), 2 * size, residents))
 
 
-def _measure(
-    device: Device, models: dict[Key, bytes], rng: np.random.Generator, state: Path
-) -> tuple[list[Outcome], float]:
-    """Measure a batch; return the outcomes and the seconds it took once the machine was free."""
+def _fitting(plan: Plan, outcomes: Sequence[Outcome], before: int) -> int:
+    """Return how many such models run for `_BATCH_SECONDS`; `before` if none ran.
+
+    Only the models' own runs count: the anchors' share is the same for one model as for many, so that to make a batch
+    smaller for their sake would only add to it.
+    """
+    measured = [outcome.measurement for outcome in outcomes if outcome.measurement is not None]
+    visit = 1 + plan.discard / plan.runs_per_round
+    seconds = sum(
+        np.maximum(one.samples_ms, plan.sample_ms).sum() / 1e3 * visit * (1 + one.redone / len(one.samples_ms))
+        for one in measured
+    )
+    return int(_BATCH_SECONDS * len(measured) / seconds) if measured else before
+
+
+def _measure(device: Device, models: dict[Key, bytes], rng: np.random.Generator, state: Path) -> list[Outcome]:
     refused: list[Outcome] = []
     with exclusive():
-        start = time.perf_counter()
         while True:
             try:
                 results = device.measure(list(models.values()), rng, state=state)
@@ -110,5 +120,4 @@ def _measure(
                 models = {key: model for key, model in models.items() if key not in same}
             else:
                 break
-        seconds = time.perf_counter() - start
-    return refused + [Outcome(key, result) for key, result in zip(models, results, strict=True)], seconds
+    return refused + [Outcome(key, result) for key, result in zip(models, results, strict=True)]

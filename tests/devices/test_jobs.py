@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,12 @@ PLAN = {"rounds": 2, "runs_per_round": 2, "restarts": 1}
 class Watched(Device):
     """Notes how many models each batch that was measured to the end had."""
 
-    def __init__(self, **arguments):
+    def __init__(self, seconds=0.0, **arguments):
         super().__init__(**PLAN | arguments)
-        self.batches = []
+        self.batches, self.seconds = [], seconds
 
     def measure(self, models, rng, anchors=(), state=None):
+        time.sleep(self.seconds)
         results = super().measure(models, rng, anchors, state)
         self.batches.append(len(models))
         return results
@@ -50,6 +53,14 @@ def test_slow_models_are_measured_fewer_at_a_time(tmp_path, monkeypatch):
     device = Watched()
     _run(device, [_job(device, width) for width in range(1, 12)], tmp_path)
     assert device.batches == [8, 1, 1, 1]
+
+
+def test_what_every_batch_costs_anyway_does_not_make_batches_small(tmp_path, monkeypatch):
+    """Anchors, and rounds for their sake, take the same time for one model as for many."""
+    monkeypatch.setattr(jobs_module, "_BATCH_SECONDS", 0.5)
+    device = Watched(seconds=0.6)
+    _run(device, [_job(device, width) for width in range(1, 24)], tmp_path, residents=10)
+    assert device.batches == [8, 10, 5]
 
 
 def test_large_models_are_measured_fewer_at_a_time(tmp_path, monkeypatch):
