@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from devices import load_latencies
 from nasflow.config import instantiate
 from nasflow.evaluators import TableLookup
 from nasflow.suites.base import Cell, Row, present
 from nasflow.suites.few_shot import Fitted, content, held_out, methods_of
+from nasflow.suites.partition import weakly_correlated
 from predictors.base import Predictor, SourceSamples
 from predictors.choosers import Chooser
 from predictors.encodings import Encoding
@@ -31,24 +33,27 @@ class DeviceTask:
     Attributes:
         space: The space of the table.
         table: Path of a table with one column of latencies per device.
-        sources: Source devices.
-        targets: Target devices.
+        sources: Names of the source devices; or how many of the table's devices to choose so that they tell little of
+            the targets, see `weakly_correlated`; None for all that are no targets.
+        targets: Names of the target devices, or how many; None for half of the devices, or all that are no sources.
         encodings: Encodings by the names that methods give.
         choosers: What picks the samples, by the names that methods give.
         source_samples: Architectures measured on every source device.
         suffix: What follows a device's name in that of its column.
+        partition: Seed of the choice of sources and targets, where these are numbers.
         unreduced: Whether the table's networks were executed with their operations without effect.
         published: Rows of publications: method, samples, spearman, source.
     """
 
     space: SearchSpace
     table: str
-    sources: Sequence[str]
-    targets: Sequence[str]
+    sources: Sequence[str] | int | None
+    targets: Sequence[str] | int | None
     encodings: Mapping[str, Encoding]
     choosers: Mapping[str, Chooser]
     source_samples: int = 800
     suffix: str = "_latency_ms"
+    partition: int = 0
     unreduced: bool = False
     published: Sequence[Mapping[str, Any]] = ()
 
@@ -58,9 +63,30 @@ class DeviceTask:
         return [] if located(self.table).is_file() else [self.table]
 
     @cached_property
+    def devices(self) -> tuple[list[str], list[str]]:
+        """Names of the sources, and of the targets.
+
+        Raises:
+            ConfigError: If names and numbers are mixed, or the table has too few devices.
+        """
+        sources, targets = self.sources, self.targets
+        if isinstance(sources, Sequence) and isinstance(targets, Sequence):
+            return list(sources), list(targets)
+        if isinstance(sources, Sequence) or isinstance(targets, Sequence):
+            raise ConfigError(
+                "Name both the sources and the targets, or give numbers of both (null for half of the devices), but "
+                f"they are {sources!r} and {targets!r}."
+            )
+        table = load_latencies(located(self.table), self.space)
+        names = [name.removesuffix(self.suffix) for name in table.columns if name.endswith(self.suffix)]
+        figures = np.array([table.column(f"{name}{self.suffix}") for name in names])
+        known = figures[:, ~np.isnan(figures).any(axis=0)]
+        return weakly_correlated(known, names, sources, targets, self.partition)
+
+    @cached_property
     def lookup(self) -> TableLookup:
         """The table with the columns of all devices."""
-        columns = [f"{device}{self.suffix}" for device in [*self.sources, *self.targets]]
+        columns = [f"{device}{self.suffix}" for devices in self.devices for device in devices]
         return TableLookup(self.space, self.table, {column: column for column in columns})
 
     @cached_property
@@ -96,7 +122,7 @@ class DeviceTask:
     @cached_property
     def settings(self) -> Mapping[str, Any]:
         """What decides the figures."""
-        devices = {"sources": list(self.sources), "targets": list(self.targets)}
+        devices = dict(zip(("sources", "targets"), self.devices, strict=True))
         figures = {"content": self.lookup.content, "unreduced": self.unreduced}
         return devices | figures | {"source_samples": self.source_samples}
 
@@ -207,12 +233,12 @@ class LatencyFewShot:
         train, test = rest[chosen], np.delete(rest, chosen)
         archs, tested = task.archs[train], task.archs[test]
         sources = [
-            SourceSamples(task.archs[measured], task.figures(device)[measured], device) for device in task.sources
+            SourceSamples(task.archs[measured], task.figures(device)[measured], device) for device in task.devices[0]
         ]
         predictor = self._predictor(cell, task, method)
         found = [
             held_out(predictor, archs, y[train], tested, y[test], sources if method.transfer else [])
-            for y in map(task.figures, task.targets)
+            for y in map(task.figures, task.devices[1])
         ]
         figures = {name: [entry[name] for entry in found] for name in found[0]}
         means = {name: float(np.mean(figures[name])) for name in ("spearman", "kendall_tau", "within_90")}

@@ -34,10 +34,10 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     archs = ArchBatch(SPACE, SPACE.from_index(np.random.default_rng(5).permutation(15625)[:400]))
     rng = np.random.default_rng(6)
     figures = {
-        f"{name}_ms": (0.5 + np.array(per_op)[archs.rows].sum(axis=1)) * np.exp(0.02 * rng.normal(size=400))
+        f"{name}_latency_ms": (0.5 + np.array(per_op)[archs.rows].sum(axis=1)) * np.exp(0.02 * rng.normal(size=400))
         for name, per_op in DEVICES.items()
     }
-    figures["both_ms"][:20] = np.nan
+    figures["both_latency_ms"][:20] = np.nan
     path = tmp_path_factory.mktemp("tables") / "latency.parquet"
     Table(archs, figures, [Column(name, unit="ms") for name in figures]).save(path)
     return str(path)
@@ -52,7 +52,6 @@ def device_task(path: str, **changed) -> DeviceTask:
         "encodings": encodings,
         "choosers": {"random": Random(), "macs": Strata(costs, "log macs")},
         "source_samples": 150,
-        "suffix": "_ms",
         "unreduced": True,
         "published": [{"method": "other", "samples": 20, "spearman": 0.5, "source": "a paper"}],
     }
@@ -160,6 +159,18 @@ def test_settings_tell_what_decides_a_cell(suite: LatencyFewShot, path: str) -> 
     ):
         other = LatencyFewShot({"T": device_task(path, **changed)}, METHODS)
         assert other.cell_settings(cell) != told
+
+
+def test_devices_are_chosen_where_only_their_numbers_are_given(path: str) -> None:
+    sources, targets = device_task(path, sources=None, targets=1).devices
+    assert sorted([*sources, *targets]) == sorted(DEVICES)
+    assert targets != ["both"], "which is like either source"
+    assert [len(part) for part in device_task(path, sources=1, targets=1).devices] == [1, 1]
+    task = device_task(path, sources=2, targets=None)
+    assert task.settings["targets"] == targets
+    assert LatencyFewShot({"T": task}, METHODS).run(Cell("T", "gp", 20, 0))["spearman"] > 0.9
+    with pytest.raises(ConfigError, match="Name both the sources and the targets"):
+        device_task(path, sources=2).devices  # noqa: B018 (a property)
 
 
 def test_mistakes_are_told(path: str) -> None:
