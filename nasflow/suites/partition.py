@@ -53,7 +53,11 @@ def weakly_correlated(
     rng = np.random.default_rng(seed)
     ends = [_descended(alike, rng.permutation(role)) for _ in range(_STARTS)]
     best = min(ends, key=lambda end: _between(alike, end))
-    return [names[i] for i in np.flatnonzero(best > 0)], [names[i] for i in np.flatnonzero(best < 0)]
+    return _named(names, best > 0), _named(names, best < 0)
+
+
+def _named(names: Sequence[str], chosen: NDArray[np.bool_]) -> list[str]:
+    return [name for name, one in zip(names, chosen, strict=True) if one]
 
 
 def _between(alike: NDArray[np.float64], role: NDArray[np.int64]) -> float:
