@@ -15,6 +15,7 @@ from devices import Device, latency_column
 from nasflow.collection import LEAST_REPEATED, Collection, alone
 from nasflow.config import composed, instantiate, plain
 from nasflow.environment import environment
+from nasflow.figures import task_facts
 from nasflow.flow import whole
 from nasflow.processes import in_fresh_process
 from nasflow.progress import counting
@@ -59,6 +60,7 @@ def run(config: DictConfig) -> None:
         for failure in failures[:10]:
             logger.warning("Failed: %s", failure)
         facts = {"config": parts["settings"], "failures": len(failures), "environment": environment()}
+        facts |= task_facts(collection.task)
         table, details = collection.table(facts)
         table.save(folder / DATASET, details)
         if repeated:
