@@ -32,7 +32,7 @@ from nasflow.portable import (
 from nasflow.progress import Progress
 from nasflow.strategies import Deduplicate, Filter, Strategy
 from nasflow.study.log import Log
-from nasflow.study.predictions import candidates, eligible
+from nasflow.study.predictions import eligible, unmeasured
 from nasflow.study.runner import Runner, select
 from nasflow.study.study import Record, Study
 from nasflow.study.workers import Liveness
@@ -329,8 +329,8 @@ class Search:
         records = self.study.verified()
         front = self.front(records)
         models = write_models(self.folder, records, front, self.space, self.task)
-        if not candidates(records, self.objectives):  # else a measurement may yet bring any of them up
-            _drop_weights(self.folder, records, front or self.nearest(records))
+        open_ = [record for record in records if record.state == "complete" and unmeasured(record)]
+        _drop_weights(self.folder, records, [*(front or self.nearest(records)), *open_])
         write_report(
             self.folder,
             self.study,
@@ -424,6 +424,7 @@ def _columns(records: Sequence[Record], objectives: Objectives) -> Mapping[str, 
 def _drop_weights(folder: Path, records: Sequence[Record], keep: Sequence[Record]) -> None:
     """Delete the trained weights of dominated networks, which no later front can hold.
 
+    Of those that are dominated by a predicted figure alone a later measurement may say otherwise: `keep` holds them.
     Slots that are not among the records may be under way elsewhere: their weights stay.
     """
     kept = {record.slot for record in keep}

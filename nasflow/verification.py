@@ -4,8 +4,9 @@ After the search, those candidates are measured that could be on the Pareto fron
 end of its 90 % interval until it is measured, and with the measured figure from then on. Where a measurement moves a
 candidate off the front, others come up and are measured in turn, until all that are left non-dominated are measured.
 So the front is one of measured figures, and what was not measured is behind it even if its latency is as good as the
-interval allows. No candidate is measured twice, so there are at most as many measurements as trials. A predictor that
-is sure of itself needs few beyond the front, and one that is wrong needs many.
+interval allows. Where intervals do not hold nine tenths of what was measured, they are widened until they do. So a good
+predictor needs few measurements beyond the front, and a wrong one has nearly everything measured. No candidate is
+measured twice: there are at most as many measurements as trials.
 
 Each measurement is written into the study as soon as it is had: a search that is killed meanwhile measures the rest.
 Strategies go on seeing the predictions, so that a search with a larger budget continues as if it had never stopped.
@@ -17,12 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nasflow.evaluators import PredictedLatency
+from nasflow.evaluators.predicted import BATCH, PredictedLatency
 from nasflow.progress import counting
 from nasflow.study.predictions import candidates, checks, unmeasured
 from nasflow.study.study import Record, Study
 
 logger = logging.getLogger(__name__)
+
+_TOLD = 5  # disagreements, the largest first; the report has all
 
 
 def verify(study: Study, evaluators: Sequence[PredictedLatency], folder: Path) -> list[Record]:
@@ -38,7 +41,7 @@ def verify(study: Study, evaluators: Sequence[PredictedLatency], folder: Path) -
         StudyError: If the study cannot be read or written.
     """
     records = study.verified()
-    open_ = candidates(records, study.objectives)
+    open_ = candidates(records, study.objectives, BATCH)
     if not open_:
         return records
     known = {record.slot for record in records if checks(record)}
@@ -53,7 +56,7 @@ def verify(study: Study, evaluators: Sequence[PredictedLatency], folder: Path) -
                     done += count
                     report(done, total)
             records = study.verified()
-            open_ = candidates(records, study.objectives)
+            open_ = candidates(records, study.objectives, BATCH)
     _tell([record for record in records if record.slot not in known])
     return records
 
@@ -77,6 +80,6 @@ def _tell(records: Sequence[Record]) -> None:
     """Say where measurements disagree with predictions."""
     found = [(record.slot, check) for record in records for check in checks(record)]
     wrong = [(slot, check) for slot, check in found if check.disagrees]
-    for slot, check in wrong:
-        logger.warning("Slot %d: measured %s %.4g is %s.", slot, check.metric, check.measured, check)
+    for slot, check in sorted(wrong, key=lambda entry: -entry[1].deviations)[:_TOLD]:
+        logger.warning("Slot %d: measured %s.", slot, check)
     logger.info("%d of %d measured figures lie outside of the predictor's 90 %% interval.", len(wrong), len(found))

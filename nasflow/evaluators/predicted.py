@@ -22,7 +22,8 @@ from searchspaces.task import Task
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 8  # measured side by side; what a kill may cost
+BATCH = 8
+"""Models that are measured side by side, which is what a kill may cost."""
 
 
 class PredictedLatency:
@@ -35,7 +36,7 @@ class PredictedLatency:
         task: The task; the predictor must be of networks with the same input and as many classes.
         path: The file that `nasflow fit` wrote.
         device: The device. Where the predictor's dataset tells of its own, the options must be the same.
-        metric: The metric's name, which ends in `_ms`; the standard deviation goes by the same name with `std_ms`.
+        metric: The metric's name, which ends in `_ms`; the standard deviation is `…_predicted_std_ms`.
         content: What the file must hold, as `content` of an earlier instance told; None for anything.
 
     Attributes:
@@ -92,7 +93,7 @@ class PredictedLatency:
             DeviceError: If the device cannot measure.
         """
         jobs = [Job(tuple(map(int, row)), lambda row=row: self._prepare(row)) for row in rows]  # type: ignore[misc]
-        yield from run_jobs(self.device, jobs, rng, folder / "anchors" / f"{self.metric}.json", _BATCH)
+        yield from run_jobs(self.device, jobs, rng, folder / "anchors" / f"{self.metric}.json", BATCH)
 
     def _prepare(self, row: Any) -> bytes:
         return self.device.prepare(self.space.network(row, self.task))

@@ -10,6 +10,7 @@ from nasflow.report import sections
 from nasflow.report.canvas import Plot
 from nasflow.report.markup import Section, section, write_page
 from nasflow.report.plots import front_plots, history_plots, hypervolume_plot
+from nasflow.report.predictions import predictions
 from nasflow.report.provenance import provenance
 from nasflow.report.results import Box, Results, Times
 from nasflow.report.text import esc, moment
@@ -63,6 +64,7 @@ def write_report(
         plot_section("front", "Pareto front", fronts),
         plot_section("history", "Search history", histories),
         sections.models(run),
+        predictions(results),
         sections.failures(run),
         sections.trials(run),
         provenance(run, study, written),

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasflow.objectives import Objectives
-from nasflow.pareto import non_dominated
+from nasflow.pareto import non_dominated, rank
 from nasflow.study.records import Record
 from predictors.base import WITHIN_90
 
@@ -26,8 +26,8 @@ def _named(metric: str, what: str) -> str:
 
 
 def deviation_of(metric: str) -> str:
-    """Return the name of a predicted metric's standard deviation: `latency_std_ms` of `latency_ms`."""
-    return _named(metric, "std")
+    """Return the name of a predicted metric's standard deviation: `latency_predicted_std_ms` of `latency_ms`."""
+    return _named(metric, f"{_PREDICTED}_std")
 
 
 def predicted_of(metric: str) -> str:
@@ -49,13 +49,15 @@ class Check:
         metric: Name of the metric.
         measured: What was measured.
         predicted: What was predicted.
-        low: Lower end of the predictor's 90 % interval.
+        std: The predictor's standard deviation.
+        low: Lower end of its 90 % interval.
         high: Upper end.
     """
 
     metric: str
     measured: float
     predicted: float
+    std: float
     low: float
     high: float
 
@@ -64,13 +66,23 @@ class Check:
         """Whether the measurement lies outside of the interval."""
         return not self.low <= self.measured <= self.high
 
+    @property
+    def off(self) -> float:
+        """By how much the measurement is above the prediction, as a share of that; negative where it is below."""
+        return self.measured / self.predicted - 1
+
+    @property
+    def deviations(self) -> float:
+        """How many standard deviations lie between the two."""
+        away = abs(self.measured - self.predicted)
+        return away / self.std if self.std > 0 else np.inf if away else 0.0
+
     def __str__(self) -> str:
         unit = self.metric.rpartition("_")[2]
-        away = self.measured / self.predicted - 1
         side = "outside of" if self.disagrees else "within"
         return (
-            f"{abs(away):.0%} {'above' if away > 0 else 'below'} the predicted {self.predicted:.4g} {unit}, {side} the "
-            f"90 % interval from {self.low:.4g} to {self.high:.4g}"
+            f"{self.metric} {self.measured:.4g} is {abs(self.off):.0%} {'above' if self.off > 0 else 'below'} the "
+            f"predicted {self.predicted:.4g} {unit}, {side} the 90 % interval from {self.low:.4g} to {self.high:.4g}"
         )
 
 
@@ -88,7 +100,7 @@ def unmeasured(record: Record) -> list[str]:
 def checks(record: Record) -> list[Check]:
     """Return what was both predicted and measured of a record."""
     return [
-        Check(metric, record.metrics[metric], *(float(noted[key]) for key in ("mean", "low", "high")))
+        Check(metric, record.metrics[metric], *(float(noted[key]) for key in ("mean", "std", "low", "high")))
         for metric, noted in predictions(record).items()
         if predicted_of(metric) in record.metrics
     ]
@@ -125,22 +137,56 @@ def eligible(records: Sequence[Record]) -> Mask:
     return done & np.array([not unmeasured(record) for record in records], dtype=np.bool_)
 
 
-def candidates(records: Sequence[Record], objectives: Objectives) -> list[Record]:
+def candidates(records: Sequence[Record], objectives: Objectives, fill: int = 0) -> list[Record]:
     """Return the records that have to be measured before the front of measured figures can be told.
 
     Of each predicted figure the better end of its 90 % interval is taken, of each measured one itself. Those that are
-    then non-dominated might be on the front. Where all of these are measured, nothing is left.
+    then non-dominated might be on the front. Where all of these are measured, nothing is left. Intervals that do not
+    hold nine tenths of what was measured so far are widened until they do, for a predictor that is wrong about what was
+    measured is not believed about the rest.
+
+    Args:
+        records: All records.
+        objectives: What makes losses of metrics.
+        fill: Where these are fewer, so many, with others that nothing measured dominates, best first: to measure models
+            side by side costs less than one after the other.
     """
     done = [record for record in records if record.state == "complete"]
-    if not any(unmeasured(record) for record in done):
+    open_ = np.array([bool(unmeasured(record)) for record in done], dtype=np.bool_)
+    if not open_.any():
         return []
-    known = [{**record.metrics, **_at_best(record, objectives)} for record in done]
+    reach = _reach(done)
+    known = [{**record.metrics, **_at_best(record, objectives, reach)} for record in done]
     columns = {metric: np.array([figures[metric] for figures in known]) for metric in objectives.metrics}
     missed = sum(objectives.violations(columns).values(), np.zeros(len(done)))
     losses = np.where(missed[:, None] > 0, np.inf, objectives.losses(columns))
-    return [record for record, best in zip(done, non_dominated(losses), strict=True) if best and unmeasured(record)]
+    first = non_dominated(losses) & open_
+    ranks = np.where(first, -1, rank(losses, missed))
+    behind = np.array([_dominated(loss, losses[~open_]) for loss in losses], dtype=np.bool_)
+    possible = np.flatnonzero(open_ & (missed <= 0) & ~behind)
+    ordered = possible[np.argsort(ranks[possible], kind="stable")]
+    return [done[i] for i in ordered[: max(int(first.sum()), fill)]] if first.any() else []
 
 
-def _at_best(record: Record, objectives: Objectives) -> dict[str, float]:
-    noted, raised = predictions(record), {e.metric for e in objectives.optimised if e.direction == "maximize"}
-    return {metric: noted[metric]["high" if metric in raised else "low"] for metric in unmeasured(record)}
+def _dominated(loss: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Tell whether any of `others (n, k)` dominates `loss (k,)`."""
+    return bool(((others <= loss).all(axis=1) & (others < loss).any(axis=1)).any())
+
+
+def _reach(records: Sequence[Record]) -> dict[str, float]:
+    """Return by metric how many standard deviations wide intervals are, to each side."""
+    errors: dict[str, list[float]] = {}
+    for record in records:
+        for check in checks(record):
+            errors.setdefault(check.metric, []).append(check.deviations)
+    return {metric: max(WITHIN_90, float(np.quantile(found, 0.9))) for metric, found in errors.items()}
+
+
+def _at_best(record: Record, objectives: Objectives, reach: Mapping[str, float]) -> dict[str, float]:
+    raised = {entry.metric for entry in objectives.optimised if entry.direction == "maximize"}
+    noted = {metric: predictions(record)[metric] for metric in unmeasured(record)}
+    ends = {metric: reach.get(metric, WITHIN_90) * entry["std"] for metric, entry in noted.items()}
+    return {
+        metric: entry["mean"] + ends[metric] if metric in raised else max(entry["mean"] - ends[metric], 0.0)
+        for metric, entry in noted.items()
+    }

@@ -1,0 +1,69 @@
+"""The part of a report that sets predicted figures beside measured ones."""
+
+from nasflow.report.markup import Section, paragraph, section, table
+from nasflow.report.results import Results
+from nasflow.report.text import count, esc, figure, label, listing, name
+from nasflow.study.predictions import Check, candidates, checks, unmeasured
+from nasflow.study.records import Record
+
+
+def notice(results: Results) -> str:
+    """What has to be known before the front is believed, as HTML; empty where there is nothing to say."""
+    open_ = candidates(results.records, results.objectives)
+    told = []
+    if open_:
+        metrics = listing(sorted({name(metric) for record in open_ for metric in unmeasured(record)}))
+        told.append(
+            f"<strong>Not all candidates are measured.</strong> {count(len(open_), 'candidate')} for the front, with "
+            f"predicted {esc(metrics)}, {'is' if len(open_) == 1 else 'are'} still to be measured. The command of the "
+            "search, given again, does so."
+        )
+    front = [results.records[i] for i in results.front]
+    wrong = [record for record in front if any(check.disagrees for check in checks(record))]
+    if wrong:
+        slots = listing([f'<a href="#slot-{record.slot}">{record.slot}</a>' for record in wrong])
+        told.append(
+            f"<strong>Prediction and measurement disagree</strong> on {len(wrong)} of the {len(front)} models below "
+            f"(slot{'' if len(wrong) == 1 else 's'} {slots}): what was measured lies outside of the predictor's 90 % "
+            'interval. The <a href="#predictions">measured figures</a> count.'
+        )
+    return "".join(paragraph(html, "notice") for html in told)
+
+
+def flag(record: Record, metric: str) -> str:
+    """What a cell with a figure of `metric` says beside it, as HTML: that it is predicted, or was predicted wrongly."""
+    if metric in unmeasured(record):
+        return " <small>(predicted)</small>"
+    wrong = [check for check in checks(record) if check.metric == metric and check.disagrees]
+    return f' <small title="{esc(wrong[0])}">({_off(wrong[0])} the prediction)</small>' if wrong else ""
+
+
+def _off(check: Check) -> str:
+    away = check.off
+    return f"{abs(away):.0%} {'above' if away > 0 else 'below'}"
+
+
+def predictions(results: Results) -> Section | None:
+    """What was both predicted and measured, in slot order; None where nothing was."""
+    found = [(record, check) for record in results.records for check in checks(record)]
+    if not found:
+        return None
+    front = {results.records[i].slot for i in results.front}
+    rows = []
+    for record, check in found:
+        slot = f'<a href="#slot-{record.slot}">{record.slot}</a>' if record.slot in front else str(record.slot)
+        where = "outside of it" if check.disagrees else "within"
+        cells = [slot, esc(label(check.metric)), figure(check.predicted), f"{figure(check.low)} – {figure(check.high)}"]
+        cells += [f"<strong>{where}</strong>" if check.disagrees else where]
+        rows.append([*cells[:4], figure(check.measured), f"{check.off:+.1%}", cells[4]])
+    wrong = sum(check.disagrees for _, check in found)
+    lead = (
+        f"These candidates for the front were predicted, and then measured: {wrong} of {len(found)} measurements lie "
+        "outside of the predictor's 90 % interval, where one in ten is to be expected. What was not measured is behind "
+        "the front even if its figure is as good as its interval allows, widened where need be to hold nine tenths of "
+        "what was measured."
+    )
+    heads = ["Slot", "metric", "predicted", "90 % interval", "measured", "off by", "in the interval"]
+    caption = f"{count(len(found), 'measurement')} beside the prediction, in slot order"
+    numeric = [False, False, True, True, True, True, False]
+    return section("predictions", "Predicted and measured", paragraph(esc(lead)), table(caption, heads, rows, numeric))
