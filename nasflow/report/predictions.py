@@ -1,10 +1,17 @@
 """The part of a report that sets predicted figures beside measured ones."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from nasflow.report.markup import Section, paragraph, section, table
 from nasflow.report.results import Results
-from nasflow.report.text import count, esc, figure, label, listing, name
+from nasflow.report.text import count, esc, figure, label, listing, name, number
+from nasflow.statistics import kendall_tau
 from nasflow.study.predictions import Check, candidates, checks, unmeasured
 from nasflow.study.records import Record
+
+_LEAST = 5  # measurements, of which an order can be told
 
 
 def notice(results: Results) -> str:
@@ -43,6 +50,23 @@ def _off(check: Check) -> str:
     return f"{abs(away):.0%} {'above' if away > 0 else 'below'}"
 
 
+def _metrics(found: Sequence[tuple[Record, Check]]) -> list[str]:
+    return sorted({check.metric for _, check in found})
+
+
+def _together(metric: str, found: Sequence[Check]) -> str:
+    """Say how the measurements of a metric lie as a whole: level and order go wrong for different reasons."""
+    if len(found) < _LEAST:
+        return ""
+    ratio = float(np.median([check.measured / check.predicted for check in found]))
+    tau = kendall_tau(np.array([c.predicted for c in found]), np.array([c.measured for c in found]))
+    return (
+        f" Measured {name(metric)} is {number(ratio)} of the predicted in the median, and their order agrees with "
+        f"Kendall's tau-b {tau}. Another level in the same order comes from another speed of the device than when the "
+        "predictor's samples were measured; another order from a predictor that knows too little."
+    )
+
+
 def predictions(results: Results) -> Section | None:
     """What was both predicted and measured, in slot order; None where nothing was."""
     found = [(record, check) for record in results.records for check in checks(record)]
@@ -63,6 +87,7 @@ def predictions(results: Results) -> Section | None:
         "the front even if its figure is as good as its interval allows, widened where need be to hold nine tenths of "
         "what was measured."
     )
+    lead += "".join(_together(metric, [c for _, c in found if c.metric == metric]) for metric in _metrics(found))
     heads = ["Slot", "metric", "predicted", "90 % interval", "measured", "off by", "in the interval"]
     caption = f"{count(len(found), 'measurement')} beside the prediction, in slot order"
     numeric = [False, False, True, True, True, True, False]
