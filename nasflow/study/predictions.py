@@ -6,6 +6,7 @@ which cannot be changed once they have ended, and takes the place of the predict
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from predictors.base import WITHIN_90
 
 Mask = NDArray[np.bool_]
 _PREDICTED, _MEASURED = "predicted", "measured"
+_WIDEST = 1e6  # deviations; a finite number, for some predictions have none
 
 
 def _named(metric: str, what: str) -> str:
@@ -179,7 +181,8 @@ def _reach(records: Sequence[Record]) -> dict[str, float]:
     for record in records:
         for check in checks(record):
             errors.setdefault(check.metric, []).append(check.deviations)
-    return {metric: max(WITHIN_90, float(np.quantile(found, 0.9))) for metric, found in errors.items()}
+    tenths = {metric: sorted(found)[ceil(0.9 * len(found)) - 1] for metric, found in errors.items()}
+    return {metric: min(max(WITHIN_90, error), _WIDEST) for metric, error in tenths.items()}
 
 
 def _at_best(record: Record, objectives: Objectives, reach: Mapping[str, float]) -> dict[str, float]:
