@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from devices import Device, Job, Outcome, heavy_work, run_jobs
 from nasflow.evaluators.base import Context, Evaluation
@@ -74,7 +76,7 @@ class PredictedLatency:
         self.task = task
         self.device = device
         self.metric = metric
-        self.provides = (metric, deviation_of(metric))
+        self.provides: tuple[str, ...] = (metric, deviation_of(metric))
         _check_target(target, device, file)
 
     def evaluate(self, archs: ArchBatch, context: Context) -> Evaluation:
@@ -92,10 +94,10 @@ class PredictedLatency:
         Raises:
             DeviceError: If the device cannot measure.
         """
-        jobs = [Job(tuple(map(int, row)), lambda row=row: self._prepare(row)) for row in rows]  # type: ignore[misc]
+        jobs = [Job(tuple(map(int, row)), partial(self._prepare, row)) for row in rows]
         yield from run_jobs(self.device, jobs, rng, folder / "anchors" / f"{self.metric}.json", BATCH)
 
-    def _prepare(self, row: Any) -> bytes:
+    def _prepare(self, row: NDArray[np.int64]) -> bytes:
         return self.device.prepare(self.space.network(row, self.task))
 
 

@@ -212,7 +212,7 @@ def _rings(
 ) -> None:
     if len(which):
         x, y, many = points[0][which], points[1][which], len(which) > _RASTERED
-        rings = {"facecolors": "none", "edgecolors": colour, "linestyles": style}
+        rings: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linestyles": style}
         axes.scatter(x, y, s=22, label=text, rasterized=many, **rings)
 
 

@@ -101,7 +101,9 @@ NEEDS: dict[tuple[str, str], list[str] | None] = {
     ("task", "cifar10"): ["task.folder={tmp}"],
     ("task", "cifar100"): ["task.folder={tmp}"],
 }
-JOB_OF = {"suite": "bench", "source": "data", "proxy": None, "encoding": "fit", "predictor": "fit"}
+JOB_OF = {
+    "chooser": "collect", "encoding": "fit", "predictor": "fit", "proxy": None, "source": "data", "suite": "bench"
+}  # fmt: skip
 
 
 def make_inputs(folder: Path) -> None:
