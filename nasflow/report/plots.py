@@ -147,6 +147,8 @@ def _history_plot(results: Results, entry: Objective, stem: str) -> Plot:
     outcome = f"best {quantity(entry.metric, best[-1])}" if results.feasible.any() else "no trial meets the bounds"
     hidden = sum(entry.metric not in record.metrics for record in results.in_state("ruled_out"))
     absent = f" {count(hidden, 'slot')} ruled out before it was known, marked at the lower edge." if hidden else ""
+    if any(entry.metric in unmeasured(record) for record in results.records):
+        absent += " Where it was not measured it is predicted."
     title = name(entry.metric)[:1].upper() + name(entry.metric)[1:]
     return render(stem, f"{title} by slot, {aim(entry)}d: {outcome}.{absent}", paint)
 

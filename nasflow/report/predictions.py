@@ -1,10 +1,14 @@
 """The part of a report that sets predicted figures beside measured ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from nasflow.report.canvas import FRONT, MISSED, MUTED, Plot, render
 from nasflow.report.markup import Section, paragraph, section, table
+from nasflow.report.plots import finish
 from nasflow.report.results import Results
 from nasflow.report.text import count, esc, figure, label, listing, name, number
 from nasflow.statistics import kendall_tau
@@ -67,8 +71,38 @@ def _together(metric: str, found: Sequence[Check]) -> str:
     )
 
 
-def predictions(results: Results) -> Section | None:
-    """What was both predicted and measured, in slot order; None where nothing was."""
+def prediction_plots(results: Results) -> Iterator[Plot]:
+    """Plot what was measured over what was predicted, with the predictor's 90 % intervals, one plot per metric."""
+    found = [(record, check) for record in results.records for check in checks(record)]
+    for i, metric in enumerate(_metrics(found)):
+        yield _plot(metric, [check for _, check in found if check.metric == metric], f"predictions_{i}")
+
+
+def _plot(metric: str, found: Sequence[Check], stem: str) -> Plot:
+    def paint(axes: Axes) -> None:
+        ends = [min(min(c.low, c.measured) for c in found), max(max(c.high, c.measured) for c in found)]
+        axes.plot(ends, ends, color=MUTED, linestyle=":", linewidth=1.1, label="as predicted")
+        for wrong, colour, text in ((False, FRONT, "within the interval"), (True, MISSED, "outside of it")):
+            chosen = [check for check in found if check.disagrees == wrong]
+            if chosen:
+                x = np.array([check.predicted for check in chosen])
+                reach = np.array([[c.predicted - c.low for c in chosen], [c.high - c.predicted for c in chosen]])
+                y = [check.measured for check in chosen]
+                style: dict[str, Any] = {"fmt": "x" if wrong else "o", "color": colour, "markersize": 4.5}
+                axes.errorbar(x, y, xerr=reach, elinewidth=0.9, label=text, **style)
+        finish(axes, f"predicted {label(metric)}", f"measured {label(metric)}")
+
+    caption = f"{count(len(found), 'measurement')} of {name(metric)} over the predictions; bars are 90 % intervals."
+    return render(stem, caption, paint)
+
+
+def predictions(results: Results, plots: Sequence[Plot] = ()) -> Section | None:
+    """What was both predicted and measured, in slot order; None where nothing was.
+
+    Args:
+        results: The results.
+        plots: Those of `prediction_plots`.
+    """
     found = [(record, check) for record in results.records for check in checks(record)]
     if not found:
         return None
@@ -91,4 +125,6 @@ def predictions(results: Results) -> Section | None:
     heads = ["Slot", "metric", "predicted", "90 % interval", "measured", "off by", "in the interval"]
     caption = f"{count(len(found), 'measurement')} beside the prediction, in slot order"
     numeric = [False, False, True, True, True, True, False]
-    return section("predictions", "Predicted and measured", paragraph(esc(lead)), table(caption, heads, rows, numeric))
+    figures = f'<div class="plots">{"".join(plot.html() for plot in plots)}</div>'
+    parts = paragraph(esc(lead)), figures if plots else "", table(caption, heads, rows, numeric)
+    return section("predictions", "Predicted and measured", *parts)

@@ -314,6 +314,9 @@ def test_the_front_is_one_of_measured_figures(fitted: dict[str, Path], tmp_path:
 
     page = (tmp_path / "report.html").read_text()
     assert "Predicted and measured" in page
+    assert "Where it was not measured it is predicted." in page
+    assert (tmp_path / "plots" / "predictions_0.png").is_file()
+    assert "Measured latency is" in page and "Kendall&#x27;s tau-b" in page
     assert f"{len(device.measured)} measurements beside the prediction" in page
     assert "(predicted)" in page, "what was not measured says so"
     assert "Not all candidates are measured" not in page
@@ -415,6 +418,28 @@ def test_a_bound_that_only_predictions_meet_is_not_met(
     predicted_to_fit = [r for r in missed.records() if r.state == "complete"]
     assert predicted_to_fit
     assert all(checks(one) for one in missed.verified() if one.state == "complete"), "all were tried"
+
+
+def test_each_predicted_metric_is_measured_on_its_own_device(
+    fitted: dict[str, Path], tmp_path: Path, device: KnownDevice
+) -> None:
+    second = "{_target_:nasflow.evaluators.PredictedLatency,metric:board_ms,device:${device},"
+    given = [
+        f"+evaluator.board={second}path:{fitted['wrong']}}}",
+        "+objective.board_ms.direction=minimize",
+        "storage=sqlite",
+        f"storage.url=sqlite:///{tmp_path / 'study.db'}",
+    ]
+    run, models = search(*overrides(fitted["right"], *given, budget=12), folder=tmp_path / "run")
+    records = run.study.verified()
+    assert {model.slot for model in models} == true_front(records), "both devices are the same one in truth"
+    for one in run.front(records):
+        assert one.metrics["board_ms"] == one.metrics["latency_ms"]
+        assert one.metrics["board_predicted_ms"] != one.metrics["latency_predicted_ms"]
+        assert [check.metric for check in checks(one)] == ["latency_ms", "board_ms"]
+    assert {path.name for path in (tmp_path / "run" / "plots").glob("predictions*")} == {
+        "predictions_0.png", "predictions_1.png"
+    }  # fmt: skip
 
 
 # -- for real ----------------------------------------------------------------------------------------------------------
