@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nasflow.evaluators import Evaluation as Evaluation
     from nasflow.evaluators import Evaluator as Evaluator
     from nasflow.evaluators import Measure as Measure
+    from nasflow.evaluators import PredictedLatency as PredictedLatency
     from nasflow.evaluators import Proxies as Proxies
     from nasflow.evaluators import TableLookup as TableLookup
     from nasflow.evaluators import Train as Train
@@ -191,7 +192,17 @@ _HOMES = {
     "nasflow.tasks": ("Cifar10", "Cifar100", "Digits", "ImageTask", "NpzTask", "Split", "Splits"),
     "nasflow.training": ("Trainer", "TrainingResult"),
     "nasflow.objectives": ("Objective", "Objectives"),
-    "nasflow.evaluators": ("Context", "Costs", "Evaluation", "Evaluator", "Measure", "Proxies", "TableLookup", "Train"),
+    "nasflow.evaluators": (
+        "Context",
+        "Costs",
+        "Evaluation",
+        "Evaluator",
+        "Measure",
+        "PredictedLatency",
+        "Proxies",
+        "TableLookup",
+        "Train",
+    ),
     "nasflow.strategies": (
         "NSGA2",
         "ColumnScore",

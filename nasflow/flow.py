@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nasflow.config import composed, instantiate, plain
 from nasflow.environment import environment, read_environment
-from nasflow.evaluators import TableLookup
+from nasflow.evaluators import PredictedLatency, TableLookup
 from nasflow.evaluators.base import Context, Evaluator
 from nasflow.models import Model, weights_path, write_models
 from nasflow.objectives import Objectives
@@ -32,9 +32,11 @@ from nasflow.portable import (
 from nasflow.progress import Progress
 from nasflow.strategies import Deduplicate, Filter, Strategy
 from nasflow.study.log import Log
+from nasflow.study.predictions import eligible, unmeasured
 from nasflow.study.runner import Runner, select
 from nasflow.study.study import Record, Study
 from nasflow.study.workers import Liveness
+from nasflow.verification import verify
 from predictors.base import Predictor
 from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
@@ -186,7 +188,7 @@ class Search:
         _ = self.strategy, self._runner_settings()
         self._check_reference()
         for name, evaluator in zip(self.config.evaluator, self.evaluators, strict=True):
-            if isinstance(evaluator, TableLookup):  # what it holds is part of the study's identity
+            if isinstance(evaluator, (TableLookup, PredictedLatency)):  # what is read is part of the study's identity
                 OmegaConf.update(self.config, f"evaluator.{name}.content", evaluator.content, force_add=True)
         with suppress(StudyError):  # no search yet, or a damaged configuration, which is about to be replaced
             former = without_passwords(plain(Search.load(self.folder).config.storage))
@@ -281,19 +283,33 @@ class Search:
         return cls(config, folder, existing=True)
 
     def front(self, records: Sequence[Record]) -> list[Record]:
-        """Return the feasible non-dominated records."""
-        done = [record for record in records if record.state == "complete" and record.violation <= 0]
+        """Return the feasible non-dominated records; of measured figures, as soon as predicted ones are measured."""
+        done = [record for record, good in zip(records, eligible(records), strict=True) if good]
         if not done:
             return []
         mask = non_dominated(self.objectives.losses(_columns(done, self.objectives)))
         return [record for record, keep in zip(done, mask, strict=True) if keep]
 
-    def finish(self, records: Sequence[Record]) -> list[Model]:
-        """Write models and report, and return the models of the front.
+    def verify(self) -> list[Record]:
+        """Measure the best candidates where latencies were predicted (`nasflow.verification`), and return all records.
+
+        Raises:
+            DeviceError: If the device cannot measure; what was measured is kept.
+        """
+        predicted = [e for e in select(self.evaluators, self.objectives.metrics) if isinstance(e, PredictedLatency)]
+        if not predicted:
+            return self.study.records()
+        with locked(self.folder / ".verify.lock"):
+            return verify(self.study, predicted, self.folder)
+
+    def finish(self) -> list[Model]:
+        """Verify predictions, write models and report, and return the models of the front.
 
         Raises:
             InfeasibleError: If no record meets the bounds; the report is written all the same.
+            DeviceError: If candidates have to be measured, and the device cannot; what was measured is kept.
         """
+        records = self.verify()
         models = self.write()
         if not models:
             raise InfeasibleError(self._why_empty(records))
@@ -310,10 +326,11 @@ class Search:
             return self._write(write_report)
 
     def _write(self, write_report: Callable[..., Path]) -> list[Model]:
-        records = self.study.records()
+        records = self.study.verified()
         front = self.front(records)
         models = write_models(self.folder, records, front, self.space, self.task)
-        _drop_weights(self.folder, records, front or self.nearest(records))
+        open_ = [record for record in records if record.state == "complete" and unmeasured(record)]
+        _drop_weights(self.folder, records, [*(front or self.nearest(records)), *open_])
         write_report(
             self.folder,
             self.study,
@@ -385,7 +402,8 @@ def search(*overrides: str, folder: str | Path, progress: bool = False) -> tuple
     OmegaConf.update(config, "storage", texts, merge=False)
     run = Search(config, Path(folder))
     run.start(overrides)
-    return run, run.finish(run.run(progress))
+    run.run(progress)
+    return run, run.finish()
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -406,6 +424,7 @@ def _columns(records: Sequence[Record], objectives: Objectives) -> Mapping[str, 
 def _drop_weights(folder: Path, records: Sequence[Record], keep: Sequence[Record]) -> None:
     """Delete the trained weights of dominated networks, which no later front can hold.
 
+    Of those that are dominated by a predicted figure alone a later measurement may say otherwise: `keep` holds them.
     Slots that are not among the records may be under way elsewhere: their weights stay.
     """
     kept = {record.slot for record in keep}

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from devices import Device
+from nasflow.study.predictions import checks
 from nasflow.study.records import Record
 from nasflow.tasks import ImageTask
 from nasflow.training import onnx_accuracy
@@ -46,6 +47,7 @@ class Model:
         devices: The devices whose latencies the search measured in this form.
         test_accuracy: Accuracy of the ONNX file on the task's test images, where it was trained.
         fp32_test_accuracy: That of the same weights before they were quantized, where they were.
+        disagreements: In words, where a measured figure lies outside of the 90 % interval that was predicted for it.
         metadata: What the file says of itself, see `metadata`.
     """
 
@@ -59,6 +61,7 @@ class Model:
     devices: tuple[str, ...] = ()
     test_accuracy: float | None = None
     fp32_test_accuracy: float | None = None
+    disagreements: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -73,7 +76,8 @@ class Model:
             figures.append(f"test_accuracy {self.test_accuracy:.4g}")
         if self.fp32_test_accuracy is not None:
             figures.append(f"at fp32 {self.fp32_test_accuracy:.4g}")
-        return f"{self.path}  {self.form}, {', '.join(figures)}  {self.arch}"
+        told = "".join(f"  ({text})" for text in self.disagreements)
+        return f"{self.path}  {self.form}, {', '.join(figures)}  {self.arch}{told}"
 
 
 def form(precision: str, batch: int) -> str:
@@ -274,5 +278,6 @@ def _write_form(
         devices=tuple(names),
         test_accuracy=accuracy,
         fp32_test_accuracy=fp32_accuracy,
+        disagreements=tuple(str(check) for check in checks(record) if check.disagrees),
         metadata=metadata(space, record.row, task, weights is not None),
     )

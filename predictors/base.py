@@ -18,6 +18,7 @@ from searchspaces.files import replacing
 from searchspaces.genes import GeneSpace
 
 SCHEMA_VERSION = 1
+WITHIN_90 = 1.6448536  # standard deviations within which nine tenths of a normal distribution lie
 _META = "nasflow"
 Arrays = dict[str, NDArray[Any]]
 

@@ -15,12 +15,14 @@ from devices import Device, latency_column
 from nasflow.collection import LEAST_REPEATED, Collection, alone
 from nasflow.config import composed, instantiate, plain
 from nasflow.environment import environment
+from nasflow.figures import task_facts
 from nasflow.flow import whole
 from nasflow.processes import in_fresh_process
 from nasflow.progress import counting
 from nasflow.tabulation import distinct
+from predictors.choosers import Chooser, Random
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ArchitectureError, ConfigError
+from searchspaces.errors import ArchitectureError, ConfigError, StudyError
 from searchspaces.files import located
 from searchspaces.space import SearchSpace
 from searchspaces.table import Table
@@ -47,7 +49,7 @@ def run(config: DictConfig) -> None:
         raise ConfigError(f"The noise is told from at least {LEAST_REPEATED} models, but noise={repeated}.")
     with alone(folder):
         collection = open_collection(folder, parts)
-        archs = choose(config, collection.space)
+        archs = choose(config, collection.space, collection.task)
         devices = ", ".join(collection.devices)
         logger.info("Measuring %d architectures of %s on %s.", len(archs), archs.space.name, devices)
         todo = sum(len(collection.missing(archs, name)) for name in collection.devices)
@@ -59,6 +61,7 @@ def run(config: DictConfig) -> None:
         for failure in failures[:10]:
             logger.warning("Failed: %s", failure)
         facts = {"config": parts["settings"], "failures": len(failures), "environment": environment()}
+        facts |= task_facts(collection.task) | {"chooser": plain(config)["chooser"]}
         table, details = collection.table(facts)
         table.save(folder / DATASET, details)
         if repeated:
@@ -97,21 +100,28 @@ def _device_configs(config: DictConfig) -> list[Any]:
     return [plain(composed("collect", [*given, f"device={name}"]).device) for name in config.devices]
 
 
-def choose(config: DictConfig, space: SearchSpace) -> ArchBatch:
-    """Return architectures of different classes in random order, whose first part is a random sample.
+def choose(config: DictConfig, space: SearchSpace, task: Task | None = None) -> ArchBatch:
+    """Return architectures of different classes in random order.
+
+    With the random chooser, the first of them are those of a smaller n. Others pick them among candidates, and are
+    mixed, for neighbours are measured side by side.
 
     Raises:
-        ConfigError: If a file of architectures is missing or holds fewer than asked for.
+        ConfigError: If a file of architectures is missing or holds fewer than asked for, or a chooser has no choice.
+        PredictorError: If the chooser cannot tell the candidates apart, or is asked for more than there are.
     """
     rng = np.random.default_rng(whole("seed", config.seed, 0))
+    chooser = instantiate(config.chooser, space=space, task=task)
+    if not isinstance(chooser, Chooser):
+        raise ConfigError(f"chooser._target_ must build a Chooser, but {config.chooser._target_} does not.")
+    if not isinstance(chooser, Random):
+        return _chosen(config, space, chooser, rng)
     if config.archs is None:
         if config.n == "all":
             rows = space.enumerate_classes()
             return ArchBatch(space, rows[rng.permutation(len(rows))])
         return distinct(space, _DRAWN if config.n is None else whole("n", config.n, 1), rng)
-    listed = _read_archs(located(str(config.archs)), space)
-    first = {key: i for i, key in reversed(list(enumerate(listed.keys())))}
-    chosen = listed[rng.permutation(np.sort(np.fromiter(first.values(), dtype=np.int64, count=len(first))))]
+    chosen = _listed(config, space, rng)
     if config.n in (None, "all"):
         return chosen
     n = whole("n", config.n, 1)
@@ -121,6 +131,37 @@ def choose(config: DictConfig, space: SearchSpace) -> ArchBatch:
             "out for all of them."
         )
     return chosen[:n]
+
+
+def _listed(config: DictConfig, space: SearchSpace, rng: np.random.Generator) -> ArchBatch:
+    """Return the architectures of a file, one of each class, in random order."""
+    listed = _read_archs(located(str(config.archs)), space)
+    first = {key: i for i, key in reversed(list(enumerate(listed.keys())))}
+    return listed[rng.permutation(np.sort(np.fromiter(first.values(), dtype=np.int64, count=len(first))))]
+
+
+def _chosen(config: DictConfig, space: SearchSpace, chooser: Chooser, rng: np.random.Generator) -> ArchBatch:
+    if config.n in (None, "all"):
+        raise ConfigError(
+            f"{type(chooser).__name__} picks n of more architectures, but n is {config.n}: give n=NUMBER, or "
+            "chooser=random."
+        )
+    n = whole("n", config.n, 1)
+    if config.archs is not None:
+        candidates = _listed(config, space, rng)
+    else:
+        candidates = _drawn(space, max(whole("candidates", config.candidates, 1), n), rng)
+    places = chooser.choose(candidates, n, rng)
+    return candidates[np.random.default_rng(0).permutation(places)]
+
+
+def _drawn(space: SearchSpace, count: int, rng: np.random.Generator) -> ArchBatch:
+    """Draw architectures of different classes; all there are where a space has fewer."""
+    try:
+        return distinct(space, count, rng)
+    except StudyError:
+        rows = space.enumerate_classes()
+        return ArchBatch(space, rows[rng.permutation(len(rows))[:count]])
 
 
 def _read_archs(path: Path, space: SearchSpace) -> ArchBatch:

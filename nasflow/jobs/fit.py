@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from devices import heavy_work
 from nasflow.config import composed, instantiate, plain
 from nasflow.environment import environment
+from nasflow.figures import read_figures, task_facts
 from nasflow.flow import whole
 from nasflow.portable import with_absolute_paths
 from nasflow.progress import counting
@@ -27,7 +28,6 @@ from searchspaces.arch import ArchBatch
 from searchspaces.errors import ArchitectureError, ConfigError, PredictorError
 from searchspaces.files import located
 from searchspaces.space import SearchSpace
-from searchspaces.table import Table
 
 logger = logging.getLogger(__name__)
 
@@ -131,27 +131,25 @@ def fit_predictor(config: DictConfig, out: Path) -> None:
 
     Raises:
         ConfigError: If it is no predictor, no table or column is named, or `out` is of other settings.
+        TableError: If the table holds no such figures, or latencies that nothing can be learned from.
     """
-    if config.table is None or config.column is None:
-        raise ConfigError("A predictor learns from a table: give table=FILE and column=NAME.")
     space, task, seed = _space(config.space), instantiate(config.task), whole("seed", config.seed, 0)
-    path = located(str(config.table))
-    table = Table.load(path, space)
-    figures = table.column(str(config.column))
+    figures = read_figures(config, space, task)
+    archs, y, sources = figures.archs, figures.y, figures.sources
     predictor = _predictor(config, {"space": space, "task": task, "seed": seed})
     samples = whole("samples", config.samples, 2)
-    known = np.flatnonzero(~np.isnan(figures))
-    archs, figures = table.archs[known], figures[known]
     chosen, rest = split(archs, samples, np.random.default_rng(seed))
     parts = {key: plain(config[key]) for key in ("predictor", "encoding", "space") if config.get(key) is not None}
-    settings = {"column": config.column, "samples": samples, "seed": seed, "files": _digests([parts, str(path)])}
-    identity = plain_json(**parts, **settings)
+    settings = {"column": figures.column, "samples": samples, "seed": seed, "sources": figures.target["sources"]}
+    files = _digests([parts, str(config.table)])
+    identity = plain_json(**parts, **settings, **task_facts(task), files=files)
     former = _finished(out, identity, lambda path: dict(saved_facts(path)["facts"]))
     if former is None:
-        logger.info("Fitting %s to %d of %d architectures", type(predictor).__name__, len(chosen), len(archs))
+        also = f", with {len(sources)} other columns to learn from" if sources else ""
+        logger.info("Fitting %s to %d of %d architectures%s", type(predictor).__name__, len(chosen), len(archs), also)
         with heavy_work():
-            predictor.fit(archs[chosen], figures[chosen])
-            former = {"results": _results(predictor, archs[rest], figures[rest])}
+            predictor.fit(archs[chosen], y[chosen], sources)
+            former = {"results": _results(predictor, archs[rest], y[rest]), "target": figures.target}
         predictor.save(out, identity=identity, environment=environment(), **former)
     for name, result in former["results"].items():
         print(f"held-out {name}: {Correlation(**result)} on {result['n']} architectures")

@@ -18,7 +18,8 @@ def run(config: DictConfig) -> None:
     search = Search(config, Path(hydra.runtime.output_dir))
     search.start(plain(hydra.overrides.task, resolve=False))
     logger.info("Searching %s for %s, seed %d, in %s", search.space.name, search.task.name, config.seed, search.folder)
-    models = search.finish(search.run())
+    search.run()
+    models = search.finish()
     print(f"{len({model.slot for model in models})} non-dominated models in {search.folder / 'models'}")
     for model in models:
         print(f"  {model.describe()}")

@@ -10,6 +10,7 @@ from nasflow.report import sections
 from nasflow.report.canvas import Plot
 from nasflow.report.markup import Section, section, write_page
 from nasflow.report.plots import front_plots, history_plots, hypervolume_plot
+from nasflow.report.predictions import prediction_plots, predictions
 from nasflow.report.provenance import provenance
 from nasflow.report.results import Box, Results, Times
 from nasflow.report.text import esc, moment
@@ -18,6 +19,7 @@ from searchspaces.genes import GeneSpace
 from searchspaces.task import Task
 
 PAGE, PLOTS = "report.html", "plots"
+_STEMS = ("front", "history", "hypervolume", "predictions")
 
 
 def write_report(
@@ -57,17 +59,19 @@ def write_report(
     times = Times.of(study, results.records)
     run = sections.Run(folder, results, times, space, task, config, environment, models)
     fronts, histories = _plots(results, config.get("reference"))
+    checked = list(prediction_plots(results))
     written = moment(datetime.now(UTC))
     parts = [
         sections.summary(run),
         plot_section("front", "Pareto front", fronts),
         plot_section("history", "Search history", histories),
         sections.models(run),
+        predictions(results, checked),
         sections.failures(run),
         sections.trials(run),
         provenance(run, study, written),
     ]
-    _save(folder / PLOTS, [*fronts, *histories])
+    _save(folder / PLOTS, [*fronts, *histories, *checked])
     subtitle = f"nasflow search report, written <time>{esc(written)}</time>"
     return write_page(folder / PAGE, title, subtitle, [part for part in parts if part])
 
@@ -92,7 +96,7 @@ def plot_section(key: str, title: str, plots: Sequence[Plot]) -> Section | None:
 
 def _save(folder: Path, plots: Sequence[Plot]) -> None:
     """Write the plots into `folder`, and delete those of a former report that this one does not have."""
-    for path in [path for stem in ("front", "history", "hypervolume") for path in folder.glob(f"{stem}*.png")]:
+    for path in [path for stem in _STEMS for path in folder.glob(f"{stem}*.png")]:
         if path.stem not in {plot.stem for plot in plots}:
             path.unlink()
     for plot in plots:

@@ -14,6 +14,7 @@ from nasflow.objectives import Objective
 from nasflow.report.canvas import FRONT, INK, MISSED, MUTED, Plot, render
 from nasflow.report.results import Box, Floats, Results
 from nasflow.report.text import aim, count, label, name, number, quantity
+from nasflow.study.predictions import unmeasured
 
 Indices = NDArray[np.int64]
 Points = tuple[Floats, Floats]
@@ -54,10 +55,12 @@ def _front_plot(results: Results, x: int, y: int, stem: str) -> Plot:
     known = np.isfinite(points[0]) & np.isfinite(points[1])
     dominated = results.feasible & known
     dominated[results.front] = False
+    predicted = np.array([bool(unmeasured(record)) for record in results.records], dtype=np.bool_)
 
     def paint(axes: Axes) -> None:
         _crosses(axes, points, np.flatnonzero(results.missed & known))
-        _rings(axes, points, np.flatnonzero(dominated), "dominated")
+        _rings(axes, points, np.flatnonzero(dominated & ~predicted), "dominated")
+        _rings(axes, points, np.flatnonzero(dominated & predicted), "predicted, not measured", style="dotted")
         if len(results.front):
             _front(axes, results, points, x, y)
         else:
@@ -144,6 +147,8 @@ def _history_plot(results: Results, entry: Objective, stem: str) -> Plot:
     outcome = f"best {quantity(entry.metric, best[-1])}" if results.feasible.any() else "no trial meets the bounds"
     hidden = sum(entry.metric not in record.metrics for record in results.in_state("ruled_out"))
     absent = f" {count(hidden, 'slot')} ruled out before it was known, marked at the lower edge." if hidden else ""
+    if any(entry.metric in unmeasured(record) for record in results.records):
+        absent += " Where it was not measured it is predicted."
     title = name(entry.metric)[:1].upper() + name(entry.metric)[1:]
     return render(stem, f"{title} by slot, {aim(entry)}d: {outcome}.{absent}", paint)
 
@@ -204,10 +209,13 @@ def _crosses(axes: Axes, points: Points, which: Indices) -> None:
         axes.scatter(x, y, marker="x", c=MISSED, s=24, label="misses a bound", rasterized=many)
 
 
-def _rings(axes: Axes, points: Points, which: Indices, text: str, colour: str = MUTED) -> None:
+def _rings(
+    axes: Axes, points: Points, which: Indices, text: str, colour: str = MUTED, style: str = "solid"
+) -> None:
     if len(which):
         x, y, many = points[0][which], points[1][which], len(which) > _RASTERED
-        axes.scatter(x, y, s=22, facecolors="none", edgecolors=colour, label=text, rasterized=many)
+        rings: dict[str, Any] = {"facecolors": "none", "edgecolors": colour, "linestyles": style}
+        axes.scatter(x, y, s=22, label=text, rasterized=many, **rings)
 
 
 def _bounds(axes: Axes, entry: Objective, axis: str) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nasflow.objectives import Objectives
 from nasflow.pareto import hypervolume_history, non_dominated
+from nasflow.study.predictions import eligible
 from nasflow.study.records import Record
 from nasflow.study.study import Study
 from searchspaces.errors import ConfigError
@@ -75,7 +76,7 @@ class Results:
     @classmethod
     def of(cls, study: Study) -> "Results":
         """Read a study."""
-        return cls(study.objectives, tuple(study.records()))
+        return cls(study.objectives, tuple(study.verified()))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -117,8 +118,11 @@ class Results:
 
     @cached_property
     def front(self) -> NDArray[np.int64]:
-        """Positions of the feasible non-dominated records, best in the first objective first."""
-        good = np.flatnonzero(self.feasible)
+        """Positions of the feasible non-dominated records, best in the first objective first.
+
+        Where predicted figures were measured, it is the front of the measured ones.
+        """
+        good = np.flatnonzero(eligible(self.records))
         if len(good) == 0:
             return good
         front = good[non_dominated(self.losses[good])]

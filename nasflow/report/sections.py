@@ -12,6 +12,7 @@ from nasflow.models import Model, form
 from nasflow.objectives import Objective
 from nasflow.report.drawing import draw, legend
 from nasflow.report.markup import Section, details, facts, paragraph, section, table, tiles
+from nasflow.report.predictions import flag, notice
 from nasflow.report.results import Results, Times, measured, noted
 from nasflow.report.text import (
     aim,
@@ -80,6 +81,7 @@ def summary(run: Run) -> Section:
     parts = [paragraph(esc(_sentence(run)), "lead")]
     if len(results) and not len(results.front):
         parts.append(paragraph(_why_empty(run), "notice"))
+    parts.append(notice(results))
     parts += [tiles(_figures(run)), facts(_facts(run))]
     if len(results.front) > 1 and len(results.objectives.optimised) > 1:
         parts.append(_ends(run))
@@ -251,6 +253,7 @@ def _cell(record: Record, metric: str, best: float | None) -> str:
     text = figure(value) + (f" <small>± {deviation:.2g}</small>" if isinstance(deviation, (int, float)) else "")
     if notes.get("drifted"):
         text += ' <small title="The machine\'s speed changed during this measurement.">(drifted)</small>'
+    text += flag(record, metric)
     return f'<span class="best">{text}</span>' if value == best else text
 
 
@@ -308,7 +311,7 @@ def trials(run: Run) -> Section | None:
         [
             _slot(record) if record.slot in front else str(record.slot),
             f'<span class="whole">{"non-dominated" if record.slot in front else _outcome(record)}</span>',
-            *(figure(record.metrics.get(metric, np.nan)) for metric in results.metrics),
+            *(figure(record.metrics.get(metric, np.nan)) + flag(record, metric) for metric in results.metrics),
             run.arch(record),
         ]
         for record in results.records[:LISTED]

@@ -9,7 +9,8 @@ slot of a dead worker is taken up again; so a resumed run equals an uninterrupte
 - `abandoned`: why it does not count (its worker died, or another worker had claimed the slot first).
 
 A trial spends its slot when it is complete or pruned (ruled out) and has a result, or is failed and has an error. So
-the one write that ends a trial decides, and storages accept only the first such write.
+the one write that ends a trial decides, and storages accept only the first such write. What is measured afterwards of
+a figure that was predicted is an attribute of the study, `measured:TRIAL:METRIC`, for trials that ended cannot change.
 """
 
 import warnings
@@ -29,6 +30,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nasflow.objectives import Direction, Objectives
 from nasflow.study.identity import describe_changes, identity
 from nasflow.study.log import Log
+from nasflow.study.predictions import with_measured
 from nasflow.study.records import Record, Records, State
 from nasflow.study.storage import reason
 from nasflow.study.workers import Liveness
@@ -39,6 +41,7 @@ __all__ = ["MAX_ATTEMPTS", "Claim", "Record", "Study"]
 
 MAX_ATTEMPTS = 3
 _DIED = "its worker died"
+_MEASURED = "measured"
 _LATE = "another worker had claimed slot {} first"
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -174,6 +177,35 @@ class Study:
         """Return all spent slots, in slot order."""
         self._sync()
         return self._records.ordered()
+
+    def verified(self) -> list[Record]:
+        """Return all spent slots, in slot order, with what `keep_measured` was given in place of predictions."""
+        with self._guarded():
+            attributes = self.optuna.user_attrs
+        found: dict[int, dict[str, Any]] = {}
+        for key, value in attributes.items():
+            kind, _, rest = key.partition(":")
+            if kind == _MEASURED:
+                trial, _, metric = rest.partition(":")
+                found.setdefault(int(trial), {})[metric] = value
+        return [
+            with_measured(record, self.objectives, found[record.trial]) if record.trial in found else record
+            for record in self.records()
+        ]
+
+    def keep_measured(self, record: Record, metric: str, found: Mapping[str, Any]) -> None:
+        """Keep what was measured of a metric that was predicted, for `verified`.
+
+        Args:
+            record: The slot.
+            metric: Name of the metric.
+            found: What the measurement says of itself, see `nasflow.study.predictions.with_measured`.
+
+        Raises:
+            StudyError: If the storage fails.
+        """
+        with self._guarded():
+            self.optuna.set_user_attr(f"{_MEASURED}:{record.trial}:{metric}", dict(found))
 
     def _row(self, trial: FrozenTrial) -> NDArray[np.int64]:
         try:

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
 from nasflow.config import composed, instantiate, plain
-from predictors.base import Predictor, SourceSamples
+from predictors.base import WITHIN_90, Predictor, SourceSamples
 from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
 
 _SOME = 64  # architectures whose vectors tell one encoding from another
-_WITHIN_90 = 1.6448536  # standard deviations within which nine tenths of a normal distribution lie
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def held_out(
         "kendall_tau": float(kendalltau(mean, truth).statistic),
         "spearman": float(spearmanr(mean, truth).statistic),
         "kendall_tau_unseen": float(kendalltau(mean[unseen], truth[unseen]).statistic),
-        "within_90": float(np.mean(np.abs(truth - mean) <= _WITHIN_90 * std)),
+        "within_90": float(np.mean(np.abs(truth - mean) <= WITHIN_90 * std)),
         "fit_s": fitted - start,
         "score_1000_s": (scored - fitted) * 1000 / len(test),
     }

@@ -82,6 +82,7 @@ NEEDS: dict[tuple[str, str], list[str] | None] = {
     ],
     ("encoding", "full"): ["encoding.encodings.zero_cost.table={tmp}/table.parquet"],
     ("encoding", "zero_cost"): ["encoding.table={tmp}/table.parquet"],
+    ("evaluator", "predicted_latency"): ["evaluator.predicted_latency.path={tmp}/predictor.safetensors"],
     ("evaluator", "table"): ["evaluator.table.path={tmp}/table.parquet"],
     ("suite", "proxy_correlation"): ["suite.folder={tmp}", "suite.tasks.nb201_cifar10.table={tmp}/table.parquet"],
     ("suite", "accuracy_encodings"): [
@@ -100,7 +101,9 @@ NEEDS: dict[tuple[str, str], list[str] | None] = {
     ("task", "cifar10"): ["task.folder={tmp}"],
     ("task", "cifar100"): ["task.folder={tmp}"],
 }
-JOB_OF = {"suite": "bench", "source": "data", "proxy": None, "encoding": "fit", "predictor": "fit"}
+JOB_OF = {
+    "chooser": "collect", "encoding": "fit", "predictor": "fit", "proxy": None, "source": "data", "suite": "bench"
+}  # fmt: skip
 
 
 def make_inputs(folder: Path) -> None:
@@ -109,6 +112,17 @@ def make_inputs(folder: Path) -> None:
     Table(archs, {"accuracy": [1.0]}, [Column("accuracy")]).save(folder / "table.parquet")
     images = np.random.default_rng(0).random((40, 1, 8, 8), dtype=np.float32)
     np.savez(folder / "images.npz", images=images, labels=np.arange(40) % 4)
+
+
+def make_predictor(folder: Path) -> None:
+    """Fit a predictor as `nasflow fit` does."""
+    space = NB201(scale="small")
+    archs = ArchBatch(space, space.from_index([0, 4000, 9000]))
+    config = {"_target_": "predictors.encodings.OneHot"}, composed("fit", ["predictor=latency_gp"]).predictor
+    identity = {"predictor": plain(config[1]), "encoding": config[0], "seed": 0}
+    target = {"column": "latency_ms", "unit": "ms", "device": None}
+    fitted = instantiate(config[1], encoding=instantiate(config[0])).fit(archs, [1.0, 2.0, 3.0])
+    fitted.save(folder / "predictor.safetensors", identity=identity, target=target)
 
 
 def make_encodings(folder: Path) -> None:
@@ -125,7 +139,9 @@ def test_every_leaf_is_composed_and_instantiated(group: str, name: str, tmp_path
     if needs is None:
         pytest.skip("needs a running service: the system tier")
     make_inputs(tmp_path)
-    if any("safetensors" in text for text in needs):
+    if any("predictor.safetensors" in text for text in needs):
+        make_predictor(tmp_path)
+    elif any("safetensors" in text for text in needs):
         make_encodings(tmp_path)
     if group == "proxy":
         config = OmegaConf.load(ROOT / "conf" / group / f"{name}.yaml")
