@@ -122,7 +122,9 @@ def _parts(size: int, batch: int) -> int:
     return max(1, min(-(-size // batch), size // 2))
 
 
-def hinge_loss(scores: Tensor, y: Tensor, margin: float, most: int, generator: torch.Generator) -> Tensor:
+def hinge_loss(
+    scores: Tensor, y: Tensor, margin: float, most: int, generator: torch.Generator, group: Tensor | None = None
+) -> Tensor:
     """Return the mean of `max(0, margin - (s_a - s_b))` over pairs with `y_a > y_b`; 0 where there are none.
 
     Args:
@@ -131,9 +133,12 @@ def hinge_loss(scores: Tensor, y: Tensor, margin: float, most: int, generator: t
         margin: By how much scores of a pair should differ.
         most: Pairs to take; of more, so many are drawn.
         generator: Draws them.
+        group: Shape `(n,)`: pairs are of one group; None for one group of all.
     """
     a, b = torch.triu_indices(len(y), len(y), 1)
     difference = y[a] - y[b]
+    if group is not None:
+        difference = difference * (group[a] == group[b])
     kept = difference.nonzero()[:, 0]
     if len(kept) > most:
         kept = kept[torch.randperm(len(kept), generator=generator)[:most]]
@@ -198,14 +203,7 @@ class NeuralPredictor(Predictor):
         """Do what is left to do once the network is trained."""
 
     def _fit(self, archs: ArchBatch, y: NDArray[np.float64], sources: Sequence[SourceSamples]) -> None:
-        self._columns = self._columns_of(archs.space)
-        for source in sources:
-            if self._columns_of(source.archs.space) != self._columns:
-                raise SourceError(
-                    f"Source {source.name!r} is of {source.archs.space.name!r}, whose architectures the encoding gives "
-                    f"other columns than those of {archs.space.name!r}. Take an encoding that is the same for both "
-                    "(encoding=null for none), or leave the source out."
-                )
+        self._check_columns(archs, sources)
         samples, before = self._samples(archs, y), [self._samples(source.archs, source.y) for source in sources]
         generator = torch.Generator().manual_seed(self.seed)
         with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from torch's global generator
@@ -222,12 +220,25 @@ class NeuralPredictor(Predictor):
         self._finish(samples)
         self._figures = y
         scores = self._scores(archs)
+        self._check_scores(scores)
+        self._calibrate(scores)
+
+    def _check_columns(self, archs: ArchBatch, sources: Sequence[SourceSamples]) -> None:
+        self._columns = self._columns_of(archs.space)
+        for source in sources:
+            if self._columns_of(source.archs.space) != self._columns:
+                raise SourceError(
+                    f"Source {source.name!r} is of {source.archs.space.name!r}, whose architectures the encoding gives "
+                    f"other columns than those of {archs.space.name!r}. Take an encoding that is the same for both "
+                    "(encoding=null for none), or leave the source out."
+                )
+
+    def _check_scores(self, scores: NDArray[np.float64]) -> None:
         if not np.isfinite(scores).all():
             raise PredictorError(
                 f"The training of {type(self).__name__} diverged: give a smaller lr than {self.recipe.lr:g} (and "
                 f"finetune_lr than {self.finetuning.lr:g})."
             )
-        self._calibrate(scores)
 
     def _calibrate(self, scores: NDArray[np.float64]) -> None:
         self._normal = NormalScores(self._figures)

@@ -62,7 +62,7 @@ class SourceDevices:
         Raises:
             PredictorError: If a latency is not positive.
         """
-        if self._samples and _same(self._samples, sources):
+        if self._samples and same_sources(self._samples, sources):
             return self
         self._samples, self._last = [], None
         together: dict[bytes, list[int]] = {}
@@ -138,7 +138,8 @@ class SourceDevices:
         )
 
 
-def _same(first: Sequence[SourceSamples], second: Sequence[SourceSamples]) -> bool:
+def same_sources(first: Sequence[SourceSamples], second: Sequence[SourceSamples]) -> bool:
+    """Tell whether sources are the same, sample by sample."""
     return len(first) == len(second) and all(
         a.name == b.name
         and a.archs.space.fingerprint == b.archs.space.fingerprint
