@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from predictors.latency.additive import Additive as Additive
     from predictors.latency.gaussian import LatencyGaussianProcess as LatencyGaussianProcess
     from predictors.latency.gcn import LatencyGCN as LatencyGCN
+    from predictors.latency.help import HELP as HELP
     from predictors.latency.lines import CostLine as CostLine
     from predictors.latency.lines import SourceCopy as SourceCopy
     from predictors.latency.multi_predict import MultiPredict as MultiPredict
@@ -171,6 +172,7 @@ _HOMES = {
     "predictors.latency.additive": ("Additive",),
     "predictors.latency.gaussian": ("LatencyGaussianProcess",),
     "predictors.latency.gcn": ("LatencyGCN",),
+    "predictors.latency.help": ("HELP",),
     "predictors.latency.lines": ("CostLine", "SourceCopy"),
     "predictors.latency.multi_predict": ("MultiPredict",),
     "predictors.latency.nasflat": ("NASFLAT",),

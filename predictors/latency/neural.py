@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ class LatencyNetwork(NeuralPredictor):
     deviation is that of samples which further fine-tunings had not seen, with one sample more that is off by 20 %.
     Predicted are the median and the standard deviation of a log-normal distribution, in the unit of the samples.
 
-    A subclass implements `_network`, `_loss` and `_targets`.
+    A subclass implements `_network` and `_loss`.
 
     Args:
         encoding: Given to the network beside the graph; None for the graph alone.
@@ -69,13 +70,15 @@ class LatencyNetwork(NeuralPredictor):
         ConfigError: If there is no epoch, or a batch is too small for a pair.
     """
 
+    _before: nn.Module
+
     def __init__(self, encoding: Encoding | None, recipe: Recipe, finetuning: Recipe, folds: int, seed: int) -> None:
         self.encoding, self.recipe, self.finetuning, self.folds, self.seed = encoding, recipe, finetuning, folds, seed
         self._sources: list[SourceSamples] = []
 
-    @abstractmethod
     def _targets(self, y: Vector) -> Vector:
-        """Return what the network is to learn of a device's latencies `(n,)`."""
+        """Return what the network is to learn of a device's latencies `(n,)`: they are scaled to 0 to 1."""
+        return np.asarray((y - y.min()) / np.ptp(y))
 
     # -- learning ---------------------------------------------------------------------------------------------------
 
@@ -104,8 +107,8 @@ class LatencyNetwork(NeuralPredictor):
             self._before = self._pretrained(sources)
         self._sources = list(sources)
 
-    def _pretrained(self, sources: Sequence[SourceSamples]) -> GraphNetwork:
-        """Return a network that has learned the sources."""
+    def _pretrained(self, sources: Sequence[SourceSamples]) -> nn.Module:
+        """Return what has learned the sources."""
         network = self._fresh(len(sources))
         self._train(network, self._together(sources), self.recipe, self.seed)
         return network
@@ -116,7 +119,7 @@ class LatencyNetwork(NeuralPredictor):
 
     def _start(self, samples: DeviceSamples, y: Vector) -> GraphNetwork:
         """Return what fine-tuning on latencies `(n,)` begins with: a copy of what has learned the sources."""
-        return deepcopy(self._before)
+        return cast("GraphNetwork", deepcopy(self._before))
 
     def _adapted(self, own: SourceSamples, seed: int) -> GraphNetwork:
         """Return a network for the samples' device, and leave what was learned before as it was."""
@@ -224,10 +227,6 @@ class DeviceEmbedding(LatencyNetwork):
     def _network_of(self, features: int, devices: int) -> DeviceNetwork:
         """Return a fresh network for encodings of so many features, and so many devices."""
 
-    def _targets(self, y: Vector) -> Vector:
-        """Return the latencies, scaled to the range from 0 to 1."""
-        return (y - y.min()) / np.ptp(y)
-
     def _network(self, features: int) -> GraphNetwork:
         return self._network_of(features, 1)
 
@@ -235,8 +234,7 @@ class DeviceEmbedding(LatencyNetwork):
         return self._network_of(len(self._columns), devices)
 
     def _start(self, samples: DeviceSamples, y: Vector) -> GraphNetwork:
-        network = deepcopy(self._before)
-        assert isinstance(network, DeviceNetwork)
+        network = cast("DeviceNetwork", deepcopy(self._before))
         count = len(network.hardware)
         everywhere = samples[torch.arange(len(y)).repeat(count)]
         with torch.no_grad():
