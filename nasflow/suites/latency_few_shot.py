@@ -38,6 +38,8 @@ class DeviceTask:
         source_samples: Architectures measured on every source device.
         suffix: What follows a device's name in that of its column.
         unreduced: Whether the table's networks were executed with their operations without effect.
+        elsewhere: Another task whose source devices are learned from in place of devices of this table, such as one of
+            another space.
         published: Rows of publications: method, samples, spearman, source.
     """
 
@@ -50,12 +52,14 @@ class DeviceTask:
     source_samples: int = 800
     suffix: str = "_latency_ms"
     unreduced: bool = False
+    elsewhere: "DeviceTask | None" = None
     published: Sequence[Mapping[str, Any]] = ()
 
     @property
     def missing(self) -> list[str]:
-        """The table, if it is not there."""
-        return [] if located(self.table).is_file() else [self.table]
+        """The tables that are not there."""
+        missing = [] if located(self.table).is_file() else [self.table]
+        return missing + (self.elsewhere.missing if self.elsewhere else [])
 
     @cached_property
     def lookup(self) -> TableLookup:
@@ -78,6 +82,17 @@ class DeviceTask:
         """Return the latencies on a device."""
         return self.lookup.table.column(f"{device}{self.suffix}")[self._known]
 
+    def order(self, seed: int) -> NDArray[np.int64]:
+        """Return the architectures in random order: first those that are measured on every source device."""
+        return np.random.default_rng([seed, 21]).permutation(len(self.archs))
+
+    def learned_from(self, seed: int) -> list[SourceSamples]:
+        """Return what is known of source devices."""
+        if self.elsewhere is not None:
+            return self.elsewhere.learned_from(seed)
+        measured = self.order(seed)[: self.source_samples]
+        return [SourceSamples(self.archs[measured], self.figures(device)[measured], device) for device in self.sources]
+
     def chooser(self, name: str) -> Chooser:
         """Return a chooser.
 
@@ -98,7 +113,8 @@ class DeviceTask:
         """What decides the figures."""
         devices = {"sources": list(self.sources), "targets": list(self.targets)}
         figures = {"content": self.lookup.content, "unreduced": self.unreduced}
-        return devices | figures | {"source_samples": self.source_samples}
+        settings = devices | figures | {"source_samples": self.source_samples}
+        return settings | ({"elsewhere": self.elsewhere.settings} if self.elsewhere is not None else {})
 
 
 @dataclass(frozen=True)
@@ -194,8 +210,8 @@ class LatencyFewShot:
             return {}
         if method.encoding is not None and method.encoding not in task.encodings:
             return {}
-        order = np.random.default_rng([cell.seed, 21]).permutation(len(task.archs))
-        measured, rest = order[: task.source_samples], order[task.source_samples :]
+        order = task.order(cell.seed)
+        rest = order[task.source_samples :]
         if len(rest) < 2 * cell.samples:
             raise ConfigError(
                 f"{cell.task} has {len(order)} architectures, too few for {task.source_samples} of the sources, "
@@ -206,12 +222,10 @@ class LatencyFewShot:
         chosen = task.chooser(method.chooser).choose(candidates, cell.samples, rng)
         train, test = rest[chosen], np.delete(rest, chosen)
         archs, tested = task.archs[train], task.archs[test]
-        sources = [
-            SourceSamples(task.archs[measured], task.figures(device)[measured], device) for device in task.sources
-        ]
+        sources = task.learned_from(cell.seed) if method.transfer else []
         predictor = self._predictor(cell, task, method)
         found = [
-            held_out(predictor, archs, y[train], tested, y[test], sources if method.transfer else [])
+            held_out(predictor, archs, y[train], tested, y[test], sources)
             for y in map(task.figures, task.targets)
         ]
         figures = {name: [entry[name] for entry in found] for name in found[0]}
