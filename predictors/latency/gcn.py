@@ -31,6 +31,7 @@ class LatencyGCN(LatencyNetwork):
         lr: Learning rate of the first step.
         weight_decay: Weight decay.
         finetune_epochs: Passes over the samples after those over sources.
+        finetune_batch: Latencies per step there.
         finetune_lr: Learning rate of their first step.
         folds: Parts of the samples that are left out in turn to find the standard deviation; see `LatencyNetwork`.
         seed: Decides initial weights, order and dropout.
@@ -46,15 +47,16 @@ class LatencyGCN(LatencyNetwork):
         width: int = 128,
         dropout: float = 0.002,
         epochs: int = 250,
-        batch: int = 32,
+        batch: int = 128,
         lr: float = 2e-3,
         weight_decay: float = 5e-4,
         finetune_epochs: int = 50,
+        finetune_batch: int = 16,
         finetune_lr: float = 1e-3,
         folds: int = 4,
         seed: int = 0,
     ) -> None:
-        finetuning = Recipe(finetune_epochs, batch, finetune_lr, weight_decay)
+        finetuning = Recipe(finetune_epochs, finetune_batch, finetune_lr, weight_decay)
         super().__init__(encoding, Recipe(epochs, batch, lr, weight_decay), finetuning, folds, seed)
         self.layers, self.width, self.dropout = layers, width, dropout
 

@@ -115,7 +115,7 @@ class MetaNetwork(nn.Module):
 
     def adapted(self, steps: int, hardware: Tensor, z: Tensor, inputs: Inputs, y: Tensor) -> Weights:
         """Return the weights after some steps on latencies `(n,)` of one device, each with a rate of its own."""
-        weights = dict(self.network.named_parameters())
+        weights: Weights = dict(self.network.named_parameters())
         rates = dict(zip(self.names, self.rates, strict=True))
 
         def loss(weights: Weights) -> Tensor:
@@ -164,7 +164,7 @@ class Adapted(GraphNetwork):
         def scores(weights: Weights, z: Tensor) -> Tensor:
             return cast("Tensor", functional_call(self._like[0], weights, (inputs, self.hardware, z)))
 
-        return cast("Tensor", vmap(scores)(weights, self.z)).mean(0)
+        return vmap(scores)(weights, self.z).mean(0)
 
 
 class HELP(LatencyNetwork):

@@ -119,8 +119,14 @@ class MultiPredict(DeviceEmbedding):
         return Committee([MultiPredictNetwork(features, 1, self.layers, self.width) for _ in range(self.repeats)])
 
     def _adapted(self, own: SourceSamples, seed: int) -> GraphNetwork:
-        members = [super(MultiPredict, self)._adapted(own, seed + 1000 * i) for i in range(self.repeats)]
-        return Committee(cast("list[MultiPredictNetwork]", members)).eval()
+        return self._committee(own, seed, self.repeats)
+
+    def _tried(self, own: SourceSamples) -> GraphNetwork:
+        return self._committee(own, self.seed, 1)  # repeated ones differ little
+
+    def _committee(self, own: SourceSamples, seed: int, members: int) -> GraphNetwork:
+        found = [super(MultiPredict, self)._adapted(own, seed + i) for i in range(members)]
+        return Committee(cast("list[MultiPredictNetwork]", found)).eval()
 
     def _loss(self, network: GraphNetwork, samples: Samples, generator: torch.Generator) -> Tensor:
         assert isinstance(samples, DeviceSamples)

@@ -73,7 +73,8 @@ class NasflatNetwork(DeviceNetwork):
         summary = self.summary(arrived).expand(-1, vertices, -1)
         ops = self.refined(torch.cat([ops, summary], -1))
         y = self.passes(self.positions(_waves(vertices))[None], ops, incoming, mask)
-        return (graphs.used[:, None] @ y)[:, 0] / _TYPICAL
+        embedding: Tensor = (graphs.used[:, None] @ y)[:, 0] / _TYPICAL
+        return embedding
 
     def score(self, embedding: Tensor, features: Tensor, device: Tensor | None = None) -> Tensor:
         """Return the scores `(n,)`."""

@@ -129,6 +129,10 @@ class LatencyNetwork(NeuralPredictor):
         self._train(network, samples, self.finetuning if self._sources else self.recipe, seed)
         return network
 
+    def _tried(self, own: SourceSamples) -> GraphNetwork:
+        """Return what is asked for left-out samples in place of what `_adapted` returns."""
+        return self._adapted(own, self.seed)
+
     def _train(self, network: GraphNetwork, samples: Sequence[Samples], recipe: Recipe, seed: int) -> None:
         def loss(batch: Samples, generator: torch.Generator) -> Tensor:
             return self._loss(network, batch, generator)
@@ -166,7 +170,7 @@ class LatencyNetwork(NeuralPredictor):
             out, kept = folds == fold, folds != fold
             if np.ptp(own.y[kept]) == 0:
                 return None
-            self.network = self._adapted(SourceSamples(own.archs[kept], own.y[kept], own.name), self.seed)
+            self.network = self._tried(SourceSamples(own.archs[kept], own.y[kept], own.name))
             scores = self._scores(own.archs)
             self._check_scores(scores)
             slope, intercept = _line(scores[kept], logs[kept])
