@@ -21,7 +21,6 @@ from predictors.training import GraphNetwork, NeuralPredictor, Recipe, Samples, 
 from searchspaces.arch import ArchBatch
 
 _LEAST_SLOPE = 1e-6  # scores keep their order whatever the samples say
-_GUESS = 0.2  # deviation of the logarithm that one sample more would have
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,9 @@ class LatencyNetwork(NeuralPredictor):
     sources, the network is trained on the samples alone.
 
     Scores are brought to logarithms of latencies by an affine map that rises, fitted to the samples. The standard
-    deviation is that of samples which further fine-tunings had not seen, with one sample more that is off by 20 %.
-    Predicted are the median and the standard deviation of a log-normal distribution, in the unit of the samples.
+    deviation is that of samples which further fine-tunings had not seen, with one sample more that is off by as much as
+    the samples spread. Predicted are the median and the standard deviation of a log-normal distribution, in the unit of
+    the samples.
 
     A subclass implements `_network` and `_loss`.
 
@@ -94,7 +94,7 @@ class LatencyNetwork(NeuralPredictor):
         self._check_scores(scores)
         self._slope, self._intercept = _line(scores, logs)
         errors = logs - self._slope * scores - self._intercept if left_out is None else left_out
-        self._std = float(np.sqrt((errors @ errors + _GUESS**2) / len(errors)))
+        self._std = float(np.sqrt((errors @ errors + logs.var()) / len(errors)))
 
     def _learn_sources(self, sources: Sequence[SourceSamples]) -> None:
         if self._sources and same_sources(self._sources, sources):

@@ -179,8 +179,9 @@ def test_intervals_hold_what_they_say(cells: ArchBatch, sources: Sequence[Source
     for seed in range(3):
         noise = np.exp(0.25 * np.random.default_rng(seed).normal(size=len(cells)))
         y = milliseconds(cells, GPU) * noise
+        predictor = nasflat(seed=seed, epochs=2, finetune_epochs=60)
         for folds, inside in found.items():
-            predictor = nasflat(folds=folds, seed=seed, epochs=2, finetune_epochs=60)
+            predictor.folds = folds
             mean, std = predictor.fit(cells[200:212], y[200:212], sources).predict(cells[212:])
             inside.append(float(np.mean(np.abs(y[212:] - mean) < 1.645 * std)))
     assert 0.75 < np.mean(found[4]) < 0.99
