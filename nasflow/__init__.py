@@ -91,8 +91,12 @@ if TYPE_CHECKING:
     from predictors.ensemble import Ensemble as Ensemble
     from predictors.latency.additive import Additive as Additive
     from predictors.latency.gaussian import LatencyGaussianProcess as LatencyGaussianProcess
+    from predictors.latency.gcn import LatencyGCN as LatencyGCN
+    from predictors.latency.help import HELP as HELP
     from predictors.latency.lines import CostLine as CostLine
     from predictors.latency.lines import SourceCopy as SourceCopy
+    from predictors.latency.multi_predict import MultiPredict as MultiPredict
+    from predictors.latency.nasflat import NASFLAT as NASFLAT
     from proxies import Proxy as Proxy
     from proxies import score as score
     from searchspaces.arch import ArchBatch as ArchBatch
@@ -168,7 +172,11 @@ _HOMES = {
     "predictors.accuracy.single": ("BestColumn",),
     "predictors.latency.additive": ("Additive",),
     "predictors.latency.gaussian": ("LatencyGaussianProcess",),
+    "predictors.latency.gcn": ("LatencyGCN",),
+    "predictors.latency.help": ("HELP",),
     "predictors.latency.lines": ("CostLine", "SourceCopy"),
+    "predictors.latency.multi_predict": ("MultiPredict",),
+    "predictors.latency.nasflat": ("NASFLAT",),
     "predictors.choosers": ("Chooser", "Cosine", "KMeans", "MostInformative", "Strata"),
     "predictors.base": ("Prediction", "Predictor", "SourceSamples"),
     "predictors.encodings": (

@@ -50,6 +50,17 @@ class SourceSamples:
     name: str
 
 
+def same_sources(first: Sequence[SourceSamples], second: Sequence[SourceSamples]) -> bool:
+    """Tell whether sources are the same, sample by sample."""
+    return len(first) == len(second) and all(
+        a.name == b.name
+        and a.archs.space.fingerprint == b.archs.space.fingerprint
+        and np.array_equal(a.archs.rows, b.archs.rows)
+        and np.array_equal(a.y, b.y)
+        for a, b in zip(first, second, strict=True)
+    )
+
+
 class SourceError(PredictorError):
     """A predictor cannot learn from figures of that space."""
 

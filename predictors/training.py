@@ -2,7 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from math import cos, pi
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples
+from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples, same_sources
 from predictors.encodings import Encoding
 from predictors.encodings.base import search_space
 from predictors.graphs import Graphs, graphs
@@ -122,7 +124,9 @@ def _parts(size: int, batch: int) -> int:
     return max(1, min(-(-size // batch), size // 2))
 
 
-def hinge_loss(scores: Tensor, y: Tensor, margin: float, most: int, generator: torch.Generator) -> Tensor:
+def hinge_loss(
+    scores: Tensor, y: Tensor, margin: float, most: int, generator: torch.Generator, group: Tensor | None = None
+) -> Tensor:
     """Return the mean of `max(0, margin - (s_a - s_b))` over pairs with `y_a > y_b`; 0 where there are none.
 
     Args:
@@ -131,9 +135,12 @@ def hinge_loss(scores: Tensor, y: Tensor, margin: float, most: int, generator: t
         margin: By how much scores of a pair should differ.
         most: Pairs to take; of more, so many are drawn.
         generator: Draws them.
+        group: Shape `(n,)`: pairs are of one group; None for one group of all.
     """
     a, b = torch.triu_indices(len(y), len(y), 1)
     difference = y[a] - y[b]
+    if group is not None:
+        difference = difference * (group[a] == group[b])
     kept = difference.nonzero()[:, 0]
     if len(kept) > most:
         kept = kept[torch.randperm(len(kept), generator=generator)[:most]]
@@ -169,6 +176,7 @@ class NeuralPredictor(Predictor):
     """
 
     network: GraphNetwork
+    _kept: tuple[list[SourceSamples], GraphNetwork, Tensor, Tensor] | None = None
 
     def __init__(
         self,
@@ -198,6 +206,40 @@ class NeuralPredictor(Predictor):
         """Do what is left to do once the network is trained."""
 
     def _fit(self, archs: ArchBatch, y: NDArray[np.float64], sources: Sequence[SourceSamples]) -> None:
+        self._check_columns(archs, sources)
+        samples = self._samples(archs, y)
+        with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from torch's global generator
+            network, generator = self._begun(sources)
+            recipe = self.finetuning if sources else self.recipe
+            train(network, [samples], partial(self._loss, network), recipe, generator)
+        self.network = network
+        self._finish(samples)
+        self._figures = y
+        scores = self._scores(archs)
+        self._check_scores(scores)
+        self._calibrate(scores)
+
+    def _begun(self, sources: Sequence[SourceSamples]) -> tuple[GraphNetwork, torch.Generator]:
+        """Return a network that has learned the sources, and the generator that training goes on with.
+
+        Both are kept: with the same sources, the next fit begins there, and ends where learning them again would have.
+        """
+        generator = torch.Generator()
+        if self._kept is None or not sources or not same_sources(self._kept[0], sources):
+            torch.manual_seed(self.seed)
+            generator.manual_seed(self.seed)
+            network = self._network(len(self._columns))
+            if not sources:
+                return network, generator
+            before = [self._samples(source.archs, source.y) for source in sources]
+            train(network, before, partial(self._loss, network), self.recipe, generator)
+            self._kept = list(sources), network, generator.get_state(), torch.get_rng_state()
+        _, network, own, general = self._kept
+        generator.set_state(own)
+        torch.set_rng_state(general)
+        return deepcopy(network), generator
+
+    def _check_columns(self, archs: ArchBatch, sources: Sequence[SourceSamples]) -> None:
         self._columns = self._columns_of(archs.space)
         for source in sources:
             if self._columns_of(source.archs.space) != self._columns:
@@ -206,28 +248,13 @@ class NeuralPredictor(Predictor):
                     f"other columns than those of {archs.space.name!r}. Take an encoding that is the same for both "
                     "(encoding=null for none), or leave the source out."
                 )
-        samples, before = self._samples(archs, y), [self._samples(source.archs, source.y) for source in sources]
-        generator = torch.Generator().manual_seed(self.seed)
-        with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from torch's global generator
-            torch.manual_seed(self.seed)
-            network = self._network(len(self._columns))
 
-            def loss(batch: Samples, generator: torch.Generator) -> Tensor:
-                return self._loss(network, batch, generator)
-
-            if before:
-                train(network, before, loss, self.recipe, generator)
-            train(network, [samples], loss, self.finetuning if before else self.recipe, generator)
-        self.network = network
-        self._finish(samples)
-        self._figures = y
-        scores = self._scores(archs)
+    def _check_scores(self, scores: NDArray[np.float64]) -> None:
         if not np.isfinite(scores).all():
             raise PredictorError(
                 f"The training of {type(self).__name__} diverged: give a smaller lr than {self.recipe.lr:g} (and "
                 f"finetune_lr than {self.finetuning.lr:g})."
             )
-        self._calibrate(scores)
 
     def _calibrate(self, scores: NDArray[np.float64]) -> None:
         self._normal = NormalScores(self._figures)

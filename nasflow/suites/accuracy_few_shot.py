@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nasflow.config import instantiate
 from nasflow.evaluators import TableLookup
 from nasflow.suites.base import Cell, Row, present
-from nasflow.suites.few_shot import Fitted, content, held_out, methods_of
-from predictors.base import Predictor, SourceError, SourceSamples
+from nasflow.suites.few_shot import Fitted, KeptPredictors, content, held_out, methods_of
+from predictors.base import SourceError, SourceSamples
 from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
@@ -127,6 +126,7 @@ class AccuracyFewShot:
         self.samples = tuple(sorted({n for task in self._learnable.values() for n in task.samples}))
         self.seeds = seeds
         self.test = test
+        self._kept = KeptPredictors()
 
     @property
     def published(self) -> list[Row]:
@@ -167,8 +167,7 @@ class AccuracyFewShot:
         train, test = order[: len(order) // 2][: cell.samples], order[len(order) // 2 :][: self.test]
         if len(train) < cell.samples:
             raise ConfigError(f"Half of {cell.task} has {len(order) // 2} architectures, fewer than {cell.samples}.")
-        encoding = None if method.encoding is None else task.encodings[method.encoding]
-        predictor: Predictor = instantiate(method.predictor, seed=cell.seed, encoding=encoding)
+        predictor = self._kept.predictor(cell, method, task.encodings)
         sources = [task.drawn(cell.seed)] if method.transfer else []
         try:
             return held_out(predictor, archs[train], figures[train], archs[test], figures[test], sources)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, spearmanr
 
 from nasflow.config import composed, instantiate, plain
+from nasflow.suites.base import Cell
 from predictors.base import WITHIN_90, Predictor, SourceSamples
 from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
@@ -48,6 +49,21 @@ def methods_of(kind: type[Method], entries: Mapping[str, Mapping[str, Any]]) -> 
     """Return the methods that a suite's configuration names."""
     target = f"{kind.__module__}.{kind.__name__}"
     return {name: instantiate({"_target_": target, **arguments}) for name, arguments in entries.items()}
+
+
+class KeptPredictors:
+    """The predictors of the last cells, some of which need not learn the same sources again."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[tuple[str, int], Predictor]] = {}
+
+    def predictor(self, cell: Cell, method: Fitted, encodings: Mapping[str, Encoding]) -> Predictor:
+        """Return the cell's predictor: that of the method's last cell if task and seed are the same."""
+        of = cell.task, cell.seed
+        if cell.method not in self._last or self._last[cell.method][0] != of:
+            encoding = None if method.encoding is None else encodings[method.encoding]
+            self._last[cell.method] = of, instantiate(method.predictor, seed=cell.seed, encoding=encoding)
+        return self._last[cell.method][1]
 
 
 def content(encoding: Encoding, archs: ArchBatch) -> str:

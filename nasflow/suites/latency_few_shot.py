@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices import load_latencies
-from nasflow.config import instantiate
 from nasflow.evaluators import TableLookup
 from nasflow.suites.base import Cell, Row, present
-from nasflow.suites.few_shot import Fitted, content, held_out, methods_of
+from nasflow.suites.few_shot import Fitted, KeptPredictors, content, held_out, methods_of
 from nasflow.suites.partition import weakly_correlated
-from predictors.base import Predictor, SourceSamples
+from predictors.base import SourceSamples
 from predictors.choosers import Chooser
 from predictors.encodings import Encoding
 from searchspaces.arch import ArchBatch
@@ -42,6 +41,8 @@ class DeviceTask:
         suffix: What follows a device's name in that of its column.
         partition: Seed of the choice of sources and targets, where these are numbers.
         unreduced: Whether the table's networks were executed with their operations without effect.
+        elsewhere: Another task whose source devices are learned from in place of devices of this table, such as one of
+            another space.
         published: Rows of publications: method, samples, spearman, source.
     """
 
@@ -55,12 +56,14 @@ class DeviceTask:
     suffix: str = "_latency_ms"
     partition: int = 0
     unreduced: bool = False
+    elsewhere: "DeviceTask | None" = None
     published: Sequence[Mapping[str, Any]] = ()
 
     @property
     def missing(self) -> list[str]:
-        """The table, if it is not there."""
-        return [] if located(self.table).is_file() else [self.table]
+        """The tables that are not there."""
+        missing = [] if located(self.table).is_file() else [self.table]
+        return missing + (self.elsewhere.missing if self.elsewhere else [])
 
     @cached_property
     def devices(self) -> tuple[list[str], list[str]]:
@@ -104,6 +107,18 @@ class DeviceTask:
         """Return the latencies on a device."""
         return self.lookup.table.column(f"{device}{self.suffix}")[self._known]
 
+    def order(self, seed: int) -> NDArray[np.int64]:
+        """Return the architectures in random order: first those that are measured on every source device."""
+        return np.random.default_rng([seed, 21]).permutation(len(self.archs))
+
+    def learned_from(self, seed: int) -> list[SourceSamples]:
+        """Return what is known of source devices."""
+        if self.elsewhere is not None:
+            return self.elsewhere.learned_from(seed)
+        measured = self.order(seed)[: self.source_samples]
+        archs = self.archs[measured]
+        return [SourceSamples(archs, self.figures(name)[measured], name) for name in self.devices[0]]
+
     def chooser(self, name: str) -> Chooser:
         """Return a chooser.
 
@@ -124,7 +139,8 @@ class DeviceTask:
         """What decides the figures."""
         devices = dict(zip(("sources", "targets"), self.devices, strict=True))
         figures = {"content": self.lookup.content, "unreduced": self.unreduced}
-        return devices | figures | {"source_samples": self.source_samples}
+        settings = devices | figures | {"source_samples": self.source_samples}
+        return settings | ({"elsewhere": self.elsewhere.settings} if self.elsewhere is not None else {})
 
 
 @dataclass(frozen=True)
@@ -179,7 +195,7 @@ class LatencyFewShot:
         self.samples = tuple(sorted({*samples, *own}))
         self.seeds = seeds
         self._told: dict[tuple[str, str], Mapping[str, Any]] = {}
-        self._warm: dict[str, tuple[tuple[str, int], Predictor]] = {}
+        self._kept = KeptPredictors()
 
     @property
     def published(self) -> list[Row]:
@@ -220,8 +236,8 @@ class LatencyFewShot:
             return {}
         if method.encoding is not None and method.encoding not in task.encodings:
             return {}
-        order = np.random.default_rng([cell.seed, 21]).permutation(len(task.archs))
-        measured, rest = order[: task.source_samples], order[task.source_samples :]
+        order = task.order(cell.seed)
+        rest = order[task.source_samples :]
         if len(rest) < 2 * cell.samples:
             raise ConfigError(
                 f"{cell.task} has {len(order)} architectures, too few for {task.source_samples} of the sources, "
@@ -232,22 +248,11 @@ class LatencyFewShot:
         chosen = task.chooser(method.chooser).choose(candidates, cell.samples, rng)
         train, test = rest[chosen], np.delete(rest, chosen)
         archs, tested = task.archs[train], task.archs[test]
-        sources = [
-            SourceSamples(task.archs[measured], task.figures(device)[measured], device) for device in task.devices[0]
-        ]
-        predictor = self._predictor(cell, task, method)
+        sources = task.learned_from(cell.seed) if method.transfer else []
+        predictor = self._kept.predictor(cell, method, task.encodings)
         found = [
-            held_out(predictor, archs, y[train], tested, y[test], sources if method.transfer else [])
-            for y in map(task.figures, task.devices[1])
+            held_out(predictor, archs, y[train], tested, y[test], sources) for y in map(task.figures, task.devices[1])
         ]
         figures = {name: [entry[name] for entry in found] for name in found[0]}
         means = {name: float(np.mean(figures[name])) for name in ("spearman", "kendall_tau", "within_90")}
         return means | {"adapt_s": float(np.median(figures["fit_s"])), "score_1000_s": figures["score_1000_s"][0]}
-
-    def _predictor(self, cell: Cell, task: DeviceTask, method: Adapted) -> Predictor:
-        """Return the predictor; that of the last cell where it may know the sources already."""
-        of = (cell.task, cell.seed)
-        if cell.method not in self._warm or self._warm[cell.method][0] != of:
-            encoding = None if method.encoding is None else task.encodings[method.encoding]
-            self._warm[cell.method] = of, instantiate(method.predictor, seed=cell.seed, encoding=encoding)
-        return self._warm[cell.method][1]

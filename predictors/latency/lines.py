@@ -119,7 +119,7 @@ class SourceCopy(LogLine):
 
     def _column(self, parts: list[Features], target: Vector | None) -> Vector:
         if target is not None:
-            alike = [_correlation(column, target) for column in parts[0].T]
+            alike = [rank_correlation(column, target) for column in parts[0].T]
             self._chosen = int(np.argmax(alike))
             self.device = self._devices.names[self._chosen]
         return parts[0][:, self._chosen]
@@ -131,7 +131,7 @@ class SourceCopy(LogLine):
         self._devices.restore(space, arrays, facts)
 
 
-def _correlation(a: Vector, b: Vector) -> float:
+def rank_correlation(a: Vector, b: Vector) -> float:
     """Spearman's coefficient; 0 where one side is constant."""
     ranks = np.stack([rankdata(a), rankdata(b)])
     return float(np.corrcoef(ranks)[0, 1]) if (np.ptp(ranks, axis=1) > 0).all() else 0.0

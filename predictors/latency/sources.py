@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from predictors.base import Arrays, SourceSamples
+from predictors.base import Arrays, SourceSamples, same_sources
 from predictors.encodings import Encoding, Features
 from predictors.gp import MOST_SAMPLES, on_one_thread
 from predictors.normalisation import Logarithm
@@ -62,7 +62,7 @@ class SourceDevices:
         Raises:
             PredictorError: If a latency is not positive.
         """
-        if self._samples and _same(self._samples, sources):
+        if self._samples and same_sources(self._samples, sources):
             return self
         self._samples, self._last = [], None
         together: dict[bytes, list[int]] = {}
@@ -136,13 +136,3 @@ class SourceDevices:
                 for i, name in enumerate(facts)
             ]
         )
-
-
-def _same(first: Sequence[SourceSamples], second: Sequence[SourceSamples]) -> bool:
-    return len(first) == len(second) and all(
-        a.name == b.name
-        and a.archs.space.fingerprint == b.archs.space.fingerprint
-        and np.array_equal(a.archs.rows, b.archs.rows)
-        and np.array_equal(a.y, b.y)
-        for a, b in zip(first, second, strict=True)
-    )

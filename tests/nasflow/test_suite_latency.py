@@ -1,5 +1,6 @@
 """The suite of latency predictors, on a small table of made-up devices."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from predictors.choosers import Random, Strata
 from predictors.encodings import Concatenation, LayerCosts, OneHot, OpCounts
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
+from searchspaces.fbnet import FBNet
 from searchspaces.nb201 import NB201
 from searchspaces.table import Column, Table
 from searchspaces.unreduced import Unreduced
@@ -143,6 +145,30 @@ def test_samples_sources_and_tests_are_apart(path: str, monkeypatch: pytest.Monk
         assert (len(samples), len(others), len(tested)) == (20, 150, 210)
         assert not samples & others
         assert not tested & (samples | others)
+
+
+def test_sources_may_be_devices_of_another_space(path: str, tmp_path: Path) -> None:
+    """Chains of blocks of which few were measured, and cells that take time for the same reason."""
+    space = FBNet("small")
+    archs = ArchBatch.sample(space, 200, np.random.default_rng(1)).unique()
+    figures = np.exp(LayerCosts().encode(archs)[:, 0])
+    chains = tmp_path / "chains.parquet"
+    Table(archs, {"phone_ms": figures}, [Column("phone_ms", unit="ms")]).save(chains)
+    given = {"sources": [], "targets": ["phone"], "encodings": {"costs": LayerCosts()}, "unreduced": False}
+    task = replace(device_task(path, **given), space=space, table=str(chains), elsewhere=device_task(path))
+    assert [(s.name, len(s.archs), s.archs.space.name) for s in task.learned_from(0)] == [
+        ("cpu", 150, "nb201_unreduced"), ("gpu", 150, "nb201_unreduced")
+    ]
+    assert task.settings != replace(task, elsewhere=device_task(path, source_samples=100)).settings
+    assert replace(task, elsewhere=device_task("absent")).missing == ["absent"]
+    quick = ["predictor=latency_multi_predict", "predictor.epochs=20", "predictor.repeats=1", "predictor.folds=0"]
+    methods = {
+        "learned": {"overrides": quick, "encoding": "costs", "transfer": True},
+        "gp": {"overrides": ["predictor=latency_gp"], "encoding": "all", "transfer": True},
+    }
+    suite = LatencyFewShot({"far": task}, methods, samples=[10])
+    assert suite.run(Cell("far", "learned", 10, 0))["spearman"] > 0.8
+    assert suite.run(Cell("far", "gp", 10, 0)) == {}, "its encoding is of one space"
 
 
 def test_settings_tell_what_decides_a_cell(suite: LatencyFewShot, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Every latency predictor of `conf/predictor` goes through the contract, on cells and on chains of blocks."""
+"""Latency predictors of `conf/predictor` go through the contract; networks do in `test_latency_neural`."""
 
 from collections.abc import Callable, Sequence
 
