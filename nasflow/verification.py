@@ -22,6 +22,7 @@ from nasflow.evaluators.predicted import BATCH, PredictedLatency
 from nasflow.progress import counting
 from nasflow.study.predictions import candidates, checks, unmeasured
 from nasflow.study.study import Record, Study
+from searchspaces.errors import DeviceError
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def verify(study: Study, evaluators: Sequence[PredictedLatency], folder: Path) -
         folder: Keeps the known times of the devices' anchors.
 
     Raises:
-        DeviceError: If a device cannot measure; what was measured is kept.
+        DeviceError: If a device cannot measure, or gives nothing; what was measured is kept.
         StudyError: If the study cannot be read or written.
     """
     records = study.verified()
@@ -50,11 +51,16 @@ def verify(study: Study, evaluators: Sequence[PredictedLatency], folder: Path) -
     with counting("candidates measured") as report:
         done = 0
         while open_:
-            total = done + sum(len(unmeasured(record)) for record in open_)
+            before, total = done, done + sum(len(unmeasured(record)) for record in open_)
             for evaluator in evaluators:
                 for count in _measure(study, evaluator, open_, folder):
                     done += count
                     report(done, total)
+            if done == before:
+                raise DeviceError(
+                    f"{names} gave no figures of {len(open_)} candidates for the front. What was measured is kept: see "
+                    "that the device answers, then give the same command again."
+                )
             records = study.verified()
             open_ = candidates(records, study.objectives, BATCH)
     _tell([record for record in records if record.slot not in known])

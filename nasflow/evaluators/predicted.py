@@ -80,9 +80,19 @@ class PredictedLatency:
         _check_target(target, device, file)
 
     def evaluate(self, archs: ArchBatch, context: Context) -> Evaluation:
-        """Predict the latencies of a batch; the notes of each tell the interval that holds it with 90 %."""
+        """Predict the latencies of a batch; the notes of each tell the interval that holds it with 90 %.
+
+        Raises:
+            PredictorError: If a predicted latency is not above 0.
+        """
         with heavy_work():
             mean, std = self.predictor.predict(archs)
+        if not (mean > 0).all():
+            first = int(np.argmin(mean > 0))
+            raise PredictorError(
+                f"A latency is above 0 ms, but {type(self.predictor).__name__} predicts {mean[first]:.4g} for "
+                f"{archs[first].format()[0]}. Take one that cannot: nasflow fit predictor=latency_auto."
+            )
         told = [notes(self.metric, *pair) for pair in zip(mean.tolist(), std.tolist(), strict=True)]
         return Evaluation({self.metric: mean, deviation_of(self.metric): std}, told)
 

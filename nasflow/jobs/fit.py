@@ -22,7 +22,7 @@ from nasflow.statistics import Correlation, kendall_tau, spearman
 from nasflow.study.identity import describe_changes
 from nasflow.study.identity import identity as plain_json
 from nasflow.tabulation import distinct
-from predictors.base import Predictor, saved_facts
+from predictors.base import WITHIN_90, Predictor, saved_facts
 from predictors.encodings.learned import LearnedEncoding
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ArchitectureError, ConfigError, PredictorError
@@ -150,9 +150,12 @@ def fit_predictor(config: DictConfig, out: Path) -> None:
         with heavy_work():
             predictor.fit(archs[chosen], y[chosen], sources)
             former = {"results": _results(predictor, archs[rest], y[rest]), "target": figures.target}
+            former["within_90"] = _within_90(predictor, archs[rest], y[rest])
         predictor.save(out, identity=identity, environment=environment(), **former)
     for name, result in former["results"].items():
         print(f"held-out {name}: {Correlation(**result)} on {result['n']} architectures")
+    if former.get("within_90") is not None:
+        print(f"held-out figures within the 90 % interval: {former['within_90']:.1%}")
     if not former["results"]:
         print(f"Fewer than {_LEAST_TESTED} architectures of the table are left to test on.")
     print(f"Predictor: {out}")
@@ -192,6 +195,14 @@ def _results(predictor: Predictor, archs: ArchBatch, figures: NDArray[np.float64
         return {}
     expected = predictor.predict(archs).mean
     return {"Kendall tau-b": vars(kendall_tau(expected, figures)), "Spearman": vars(spearman(expected, figures))}
+
+
+def _within_90(predictor: Predictor, archs: ArchBatch, figures: NDArray[np.float64]) -> float | None:
+    """Return the share of figures within the predictor's 90 % interval; None where they are too few to tell."""
+    if len(archs) < _LEAST_TESTED:
+        return None
+    mean, std = predictor.predict(archs)
+    return float(np.mean(np.abs(figures - mean) <= WITHIN_90 * std))
 
 
 # -- both --------------------------------------------------------------------------------------------------------------

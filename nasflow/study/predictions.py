@@ -96,7 +96,12 @@ def predictions(record: Record) -> dict[str, Mapping[str, Any]]:
 
 def unmeasured(record: Record) -> list[str]:
     """Return the record's metrics that are predicted, and were not measured."""
-    return [metric for metric in predictions(record) if predicted_of(metric) not in record.metrics]
+    # Where another evaluator gives the metric first, the prediction is noted, but is not the figure.
+    return [
+        metric
+        for metric, noted in predictions(record).items()
+        if predicted_of(metric) not in record.metrics and record.metrics[metric] == noted["mean"]
+    ]
 
 
 def checks(record: Record) -> list[Check]:

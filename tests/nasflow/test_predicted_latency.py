@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ from nasflow.pareto import non_dominated
 from nasflow.study.predictions import candidates, checks, eligible, notes, unmeasured, with_measured
 from nasflow.study.records import Record
 from nasflow.tasks import Digits
+from predictors.base import Prediction
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ConfigError, PredictorError
+from searchspaces.errors import ConfigError, DeviceError, PredictorError
 from searchspaces.files import located
 from searchspaces.nb201 import NB201
 from searchspaces.table import Column, Table
@@ -56,21 +58,29 @@ def known_latencies(rows: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Predictors of that device: one fitted to its latencies, one to their inverse, and one to accuracies."""
+    """Predictors: of that device with another one as a source, of its inverse, of accuracies, and on no logarithms."""
     folder = tmp_path_factory.mktemp("fitted")
     rows = SPACE.enumerate_classes()[np.random.default_rng(0).permutation(4930)[:150]]
     figures = known_latencies(rows)
-    columns = {"right": figures, "wrong": figures.min() * figures.max() / figures, "accuracy": figures}
-    facts = {"options": Device().options, "identity": Device().identity}
-    for name, values in columns.items():
-        column = "accuracy" if name == "accuracy" else "local_latency_ms"
-        described = [Column(column, "" if name == "accuracy" else "ms", "minimize")]
+    phone = 3 * figures**1.3 * np.random.default_rng(1).uniform(0.7, 1.4, len(figures))
+    kind = {"predictor": "latency_gp", "encoding": "latency"}
+    asked: dict[str, tuple[Any, dict[str, str]]] = {
+        "right": (figures, {**kind, "device": "local", "sources": "all"}),
+        "wrong": (figures.min() * figures.max() / figures, {**kind, "device": "local"}),
+        "accuracy": (figures, {**kind, "column": "accuracy"}),
+        "negative": (figures, {"predictor": "ridge", "encoding": "onehot", "column": "local_latency_ms"}),
+    }
+    for name, (values, given) in asked.items():
         table = folder / f"{name}.parquet"
-        Table(ArchBatch(SPACE, rows), {column: values}, described, {"devices": {"local": facts}}).save(table)
-        given = ["predictor=latency_gp", "encoding=latency", "samples=60", f"table={table}", f"column={column}"]
-        done = in_this_process("fit", *given, f"hydra.run.dir={folder / name}")
+        described = [Column(column, "ms", "minimize") for column in ("local_latency_ms", "phone_latency_ms")]
+        columns = {"local_latency_ms": values, "phone_latency_ms": phone, "accuracy": values}
+        facts = {"local": {"options": Device().options, "identity": Device().identity}}
+        Table(ArchBatch(SPACE, rows), columns, [*described, Column("accuracy")], {"devices": facts}).save(table)
+        words = [f"{key}={value}" for key, value in given.items()]
+        done = in_this_process("fit", *words, "samples=60", f"table={table}", f"hydra.run.dir={folder / name}")
         assert done.returncode == 0, done.stderr
-    return {name: folder / name / "predictor.safetensors" for name in columns}
+        assert "held-out figures within the 90 % interval: " in done.stdout
+    return {name: folder / name / "predictor.safetensors" for name in asked}
 
 
 class KnownDevice:
@@ -133,8 +143,8 @@ def evaluator(file: Path, **changes: Any) -> PredictedLatency:
 
 def test_latencies_are_predicted_in_batches(fitted: dict[str, Path]) -> None:
     predicted = evaluator(fitted["right"])
-    archs = ArchBatch.sample(SPACE, 50, np.random.default_rng(5))
-    found = predicted.evaluate(archs, Context(seeds=[0] * 50))
+    archs = ArchBatch.sample(SPACE, 400, np.random.default_rng(5))
+    found = predicted.evaluate(archs, Context(seeds=[0] * 400))
     assert set(found.columns) == set(predicted.provides) == {"latency_ms", "latency_predicted_std_ms"}
     mean, std = predicted.predictor.predict(archs)
     np.testing.assert_array_equal(found.columns["latency_ms"], mean)
@@ -143,9 +153,18 @@ def test_latencies_are_predicted_in_batches(fitted: dict[str, Path]) -> None:
     assert np.median(errors) < 0.15
     low, high = ([entry[end] for entry in found.provenance] for end in ("low", "high"))
     inside = (low <= known_latencies(archs.rows)) & (known_latencies(archs.rows) <= high)
-    assert inside.mean() > 0.7
+    assert inside.mean() > 0.6
     other = evaluator(fitted["right"], metric="board_ms")
     assert other.provides == ("board_ms", "board_predicted_std_ms")
+
+
+def test_a_latency_below_zero_is_no_prediction(fitted: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    predicted = evaluator(fitted["negative"])
+    archs = ArchBatch.sample(SPACE, 2, np.random.default_rng(5))
+    below = Prediction(np.array([1.0, -0.5]), np.ones(2))
+    monkeypatch.setattr(predicted.predictor, "predict", lambda archs: below)
+    with pytest.raises(PredictorError, match=r"Regression predicts -0\.5 for \|.*predictor=latency_auto"):
+        predicted.evaluate(archs, Context(seeds=[0, 0]))
 
 
 def rewritten(path: Path, out: Path, change: Any) -> Path:
@@ -283,6 +302,14 @@ def test_a_bound_is_judged_by_what_was_measured() -> None:
     assert eligible(settled).tolist() == [False, True, False]
 
 
+def test_where_another_evaluator_gives_the_figure_nothing_is_open() -> None:
+    given = record(0, 0.9, 1.0)
+    assert unmeasured(given) == ["latency_ms"]
+    other = replace(given, metrics={"accuracy": 0.9, "latency_ms": 1.1})
+    assert unmeasured(other) == []
+    assert candidates([other], OBJECTIVES) == []
+
+
 def test_a_check_says_by_how_much() -> None:
     (check,) = checks(measured(record(0, 0.9, 1.0, 0.1), 1.3))
     assert check.disagrees
@@ -403,17 +430,25 @@ def test_a_model_that_the_device_refuses_is_no_candidate(
     assert "ONNX Runtime refuses it." in (tmp_path / "report.html").read_text()
 
 
+def test_a_device_that_gives_nothing_is_told(
+    fitted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "run_jobs", lambda *given: iter(()))
+    with pytest.raises(DeviceError, match="local gave no figures of"):
+        search(*overrides(fitted["right"], budget=5), folder=tmp_path)
+
+
 def test_a_bound_that_only_predictions_meet_is_not_met(
     fitted: dict[str, Path], tmp_path: Path, device: KnownDevice
 ) -> None:
-    bounded = ["objective=accuracy", "+objective.latency_ms.at_most=0.03"]
-    run, (model,) = search(*overrides(fitted["right"], *bounded), folder=tmp_path / "met")
-    assert model.metrics["latency_ms"] <= 0.03
-    fits = [r for r in run.study.verified() if r.state == "complete" and known_latencies(r.row[None])[0] <= 0.03]
+    bounded = ["objective=accuracy", "+objective.latency_ms.at_most=0.036"]
+    run, (model,) = search(*overrides(fitted["right"], *bounded, budget=20), folder=tmp_path / "met")
+    assert model.metrics["latency_ms"] <= 0.036
+    fits = [r for r in run.study.verified() if r.state == "complete" and known_latencies(r.row[None])[0] <= 0.036]
     assert model.metrics["accuracy"] == max(r.metrics["accuracy"] for r in fits)
     bounded[1] = "+objective.latency_ms.at_most=0.038"
     with pytest.raises(InfeasibleError, match="meets latency_ms at most 0.038"):
-        search(*overrides(fitted["wrong"], *bounded, budget=12), folder=tmp_path / "missed")
+        search(*overrides(fitted["wrong"], *bounded, budget=6), folder=tmp_path / "missed")
     missed = Search.load(tmp_path / "missed").study
     predicted_to_fit = [r for r in missed.records() if r.state == "complete"]
     assert predicted_to_fit
