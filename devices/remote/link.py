@@ -99,20 +99,21 @@ class Link:
                     stream.close()
 
     def ask(
-        self, op: str, parts: Sequence[bytes] = (), seconds: float = STALLED_S, **request: Any
+        self, op: str, parts: Sequence[bytes] = (), seconds: float | None = None, **request: Any
     ) -> tuple[dict[str, Any], bytes]:
         """Send a request with models, and return the reply with the bytes that go with it.
 
         Args:
             op: What is asked for, see `devices.remote.runner.Server`.
             parts: Bytes that go with the request.
-            seconds: How long nothing may come.
+            seconds: How long nothing may come; `STALLED_S` when absent.
             **request: The rest of the request, JSON-able.
 
         Raises:
             LinkLostError: If the link ends or stalls.
             DeviceError: If the runner says why it cannot be done.
         """
+        seconds = STALLED_S if seconds is None else seconds
         sizes = [len(part) for part in parts]
         header = json.dumps({"op": op, "size": sum(sizes), "sizes": sizes, **request}).encode() + b"\n"
         self._write(b"".join([header, *parts]))

@@ -71,18 +71,28 @@ class JobQueue:
         return self._results.offset
 
     def refresh(self) -> None:
-        """Take in what others have written."""
-        results = self._results.read().splitlines()  # first, so that the job of each is among those read after it
-        for line in self._jobs.read().splitlines():
-            entry = json.loads(line)
-            self.open[entry["ticket"]] = (tuple(entry["key"]), entry["model"], entry["bytes"])
-            self._tickets += 1
-        for line in results:
-            entry = json.loads(line)
-            self.open.pop(entry["ticket"], None)
-            self.finished += 1
-            if "measurement" in entry:
-                self._measured.add(tuple(entry["key"]))
+        """Take in what others have written.
+
+        Raises:
+            DeviceError: If a line is damaged.
+        """
+        results = self._results.read()  # first, so that the job of each is among those read after it
+        try:
+            for line in self._jobs.read().splitlines():
+                entry = json.loads(line)
+                self.open[entry["ticket"]] = (tuple(entry["key"]), entry["model"], entry["bytes"])
+                self._tickets += 1
+            for line in results.splitlines():
+                entry = json.loads(line)
+                self.open.pop(entry["ticket"], None)
+                self.finished += 1
+                if "measurement" in entry:
+                    self._measured.add(tuple(entry["key"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise DeviceError(
+                f"Jobs or results in {self.folder} are damaged: {error!r}. Remove that folder; what was not fetched "
+                "from it yet is then measured again."
+            ) from error
 
     def submit(self, keys: Sequence[Key], models: Sequence[bytes]) -> None:
         """Add jobs, all or none; those that wait already or are measured are left out."""

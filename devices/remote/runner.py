@@ -127,6 +127,8 @@ def serve(base: Path) -> None:
             reply, data = {"error": str(error)}, b""
         except OSError as error:
             reply, data = {"error": f"{error.filename or base}: {error.strerror or error}. Make room, or mend it."}, b""
+        except Exception as error:  # whatever it is, it is told there, where somebody sees it
+            reply, data = {"error": f"The runner failed with {error!r}. Remove the folder {server.folder}."}, b""
         _send(replies, json.dumps({**reply, "size": len(data)}).encode() + b"\n" + data)
 
 
@@ -158,11 +160,14 @@ class Server:
 
     Args:
         base: Holds the folders.
+
+    Attributes:
+        folder: The one that was opened.
     """
 
     def __init__(self, base: Path) -> None:
         self._base = base
-        self._folder = base
+        self.folder = base
         self._queue = JobQueue(base)
         self._starts = 0  # of the process that measures, since the last result
         self._child: subprocess.Popen[bytes] | None = None
@@ -179,7 +184,7 @@ class Server:
         """
         if not re.fullmatch(r"[0-9a-f-]+", request["id"]):
             raise DeviceError(f"{request['id']!r} is no name of a folder of jobs.")
-        self._folder = folder = self._base / request["id"]
+        self.folder = folder = self._base / request["id"]
         anchors = _parts(payload, request["sizes"])
         if not anchors and not (folder / SPEC).exists():
             return {"anchors": False}, b""
@@ -202,16 +207,16 @@ class Server:
         """Return results from a byte on, and have what waits measured if nobody is at it."""
         fault = None
         if not self._works():
-            fault = _text(self._folder / FAULT)
+            fault = _text(self.folder / FAULT)
             self._queue.refresh()
             if self._queue.open and not fault:
                 self._start()
         self._queue.refresh()  # before results are read: of what is not open, the result is among them
         sizes = [size for _, _, size in self._queue.open.values()]
-        data = Tail(self._folder / RESULTS, request["offset"]).read(_REPLY_BYTES)
+        data = Tail(self.folder / RESULTS, request["offset"]).read(_REPLY_BYTES)
         if data:
             self._starts = 0
-        told = _text(self._folder / OUTPUT)[-_TOLD_BYTES:] if self._starts > 1 else ""
+        told = _text(self.folder / OUTPUT)[-_TOLD_BYTES:] if self._starts > 1 else ""
         state = {"open": len(sizes), "bytes": sum(sizes), "fault": fault, "starts": self._starts, "told": told}
         return {**state, "references": self._references()}, data
 
@@ -220,23 +225,23 @@ class Server:
         models = _parts(payload, request["sizes"])
         own, anchors = models[: request["models"]], models[request["models"] :]
         rng = np.random.default_rng(request["seed"])
-        results = PushedMeter(self._folder).measure(own, rng, anchors, self._folder / REFERENCES)
+        results = PushedMeter(self.folder).measure(own, rng, anchors, self.folder / REFERENCES)
         return {"references": self._references()}, json.dumps([result.record() for result in results]).encode()
 
     def _references(self) -> str:
-        return _text(self._folder / REFERENCES)
+        return _text(self.folder / REFERENCES)
 
     def _works(self) -> bool:
-        with (self._folder / WORKING).open("ab") as file:
+        with (self.folder / WORKING).open("ab") as file:
             return not _try_lock(file)
 
     def _start(self) -> None:
         """Start the process that measures; it holds the lock by inheriting it, so there is never a second one."""
-        with (self._folder / WORKING).open("ab") as lock, (self._folder / OUTPUT).open("wb") as output:
+        with (self.folder / WORKING).open("ab") as lock, (self.folder / OUTPUT).open("wb") as output:
             if _try_lock(lock):
                 self._starts += 1
                 self._child = subprocess.Popen(
-                    [sys.executable, sys.argv[0], "work", str(self._folder)],
+                    [sys.executable, sys.argv[0], "work", str(self.folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

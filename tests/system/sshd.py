@@ -3,6 +3,7 @@
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -51,6 +52,7 @@ class Sshd:
         self.know("host_key")
         self.there = folder / "there"
         self.process: subprocess.Popen[bytes] | None = None
+        self._stopped: list[int] = []
         self.start()
 
     def know(self, *keys: str) -> None:
@@ -74,19 +76,31 @@ class Sshd:
     def stop(self) -> None:
         """End the server and the links; what runs detached goes on."""
         if self.process is not None:
-            cut = self.cut
+            sessions = self._sessions()
             self.process.kill()
             self.process.wait()
-            cut()
+            for pid in sessions:
+                _signal(pid, signal.SIGKILL)
             self.process = None
 
     def cut(self) -> int:
         """Kill the processes that hold the links, as a lost network does; return how many there were."""
-        assert self.process is not None
-        found = [pid for pid in _descendants(self.process.pid) if _comm(pid).startswith("sshd")]
+        found = self._sessions()
         for pid in found:
-            _kill(pid)
+            _signal(pid, signal.SIGKILL)
         return len(found)
+
+    def suspend(self) -> int:
+        """Stop the processes that hold the links, which stay open; return how many there were."""
+        found = self._sessions()
+        for pid in found:
+            _signal(pid, signal.SIGSTOP)
+        self._stopped += found
+        return len(found)
+
+    def _sessions(self) -> list[int]:
+        assert self.process is not None
+        return [pid for pid in _descendants(self.process.pid) if _comm(pid).startswith("sshd")]
 
     def runners(self) -> list[int]:
         """Process numbers of what measures there."""
@@ -106,8 +120,8 @@ class Sshd:
     def close(self) -> None:
         """End all of it."""
         self.stop()
-        for pid in self.runners():
-            _kill(pid)
+        for pid in [*self.runners(), *self._stopped]:
+            _signal(pid, signal.SIGKILL)
 
 
 def _processes() -> list[int]:
@@ -144,6 +158,6 @@ def _command(pid: int) -> list[str]:
         return []
 
 
-def _kill(pid: int) -> None:
+def _signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
-        os.kill(pid, 9)
+        os.kill(pid, number)

@@ -3,15 +3,23 @@
 import json
 import os
 import signal
+import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from devices import load_latencies
+from devices import Device, Job, SshDevice, load_latencies
+from devices.remote import link, openssh
+from nasflow.config import composed, instantiate
 from nasflow.jobs.collect import DATASET
+from nasflow.testing import DeviceContract
+from nasflow.testing.devices import chain
+from tests.nasflow.test_cli import in_this_process
 from tests.nasflow.test_collect import SPACE, collect, entries_in, logged, started, times_measured, wait_for
 from tests.system.sshd import Sshd
 
@@ -121,3 +129,89 @@ def test_a_collector_that_is_killed(board: Sshd, tmp_path: Path) -> None:
     collect(out, *command)
     assert logged(out)[: len(kept)] == kept
     check_whole(board, out, 16)
+
+
+def test_several_precisions_of_a_board_in_one_search(board: Sshd, tmp_path: Path) -> None:
+    given = ["trainer.epochs=1", "budget=2", "device.rounds=2", "device.runs_per_round=2", "device.restarts=1"]
+    done = in_this_process(
+        "search", *given, "device.precision=int8", f"hydra.run.dir={tmp_path / 'out'}", *board.overrides()
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    models = json.loads((tmp_path / "out" / "models" / "models.json").read_text())
+    assert models[0]["precision"] == "int8"
+    (state,) = (tmp_path / "out" / "anchors").glob("*-ssh.json")
+    assert len(json.loads(json.loads(state.read_text())["references"])["references_ms"]) >= 3
+
+
+class TestSshDevice(DeviceContract):
+    @pytest.fixture
+    def device(self, board: Sshd) -> Device:
+        device = instantiate(composed("search", board.overrides()).device)
+        assert isinstance(device, SshDevice)
+        return device
+
+
+# -- hosts that cannot be used -----------------------------------------------------------------------------------------
+
+
+def refused(board: Sshd, tmp_path: Path, **options: object) -> str:
+    return collect(tmp_path / "out", "n=2", *board.overrides(**options), code=1).stderr
+
+
+def test_a_host_whose_key_is_unknown_or_has_changed(board: Sshd, tmp_path: Path) -> None:
+    board.know()
+    told = refused(board, tmp_path)
+    assert "the host's key is not known here. Log in once by hand with ssh board, compare the fingerprint" in told
+    board.know("other_key")
+    told = refused(board, tmp_path)
+    assert "the host's key is not the one it had" in told
+    assert "ssh-keygen -R board" in told
+    assert (tmp_path / "known_hosts").read_text().count("\n") == 1, "nothing was accepted"
+    board.config.write_text(board.config.read_text() + "  StrictHostKeyChecking no\n")
+    assert "the host's key is not the one it had" in refused(board, tmp_path), "whatever the configuration says"
+
+
+def test_a_host_that_lets_nobody_in(board: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "authorized_keys").write_text("")
+    told = refused(board, tmp_path)
+    assert "the login was refused. No password is asked for: put your public key there with ssh-copy-id board" in told
+
+
+def test_a_host_that_refuses_hangs_or_is_unknown(board: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openssh, "CONNECT_S", 2)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        closed = silent.getsockname()[1]
+        assert "nothing listens there" in refused(board, tmp_path, port=closed)
+        silent.listen()
+        begun = time.monotonic()
+        assert "it does not answer" in refused(board, tmp_path, port=closed)
+        assert time.monotonic() - begun >= 2
+    told = refused(board, tmp_path, host="board.invalid", ssh_config="/dev/null")
+    assert "its name is not known. Check device.host and ~/.ssh/config" in told
+    assert "but device.host is '-oProxyCommand=true'" in refused(board, tmp_path, host="-oProxyCommand=true")
+
+
+def test_a_host_without_what_the_runner_needs(board: Sshd, tmp_path: Path) -> None:
+    assert "board has no Python at 'no/python'" in refused(board, tmp_path, python="no/python")
+    (tmp_path / "fakes").mkdir()
+    (tmp_path / "fakes" / "onnxruntime.py").write_text("raise ImportError(\"No module named 'onnxruntime'\")\n")
+    python = tmp_path / "a python"
+    python.write_text(f'#!/bin/sh\nexport PYTHONPATH="{tmp_path / "fakes"}"\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    told = refused(board, tmp_path, python=python)
+    assert "board: The runner needs numpy and onnxruntime, which" in told
+    assert "Install them there, or name the right Python with device.python=PATH." in told
+    assert "Traceback" not in told
+
+
+def test_a_server_that_hangs_in_the_middle(board: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, it keeps the connection open and says nothing, as a link does that was unplugged."""
+    monkeypatch.setattr(link, "STALLED_S", 3.0)
+    device = instantiate(composed("collect", board.overrides()).device)
+    assert device.machine
+    stopped = board.suspend()
+    assert stopped
+    jobs = [Job((width,), lambda width=width: device.prepare(chain(width))) for width in (1, 2)]
+    found = [one for batch in device.run_jobs(jobs, np.random.default_rng(0), tmp_path / "state.json") for one in batch]
+    assert sorted(one.key for one in found if one.measurement) == [(1,), (2,)]
