@@ -207,7 +207,7 @@ def test_a_host_without_what_the_runner_needs(board: Sshd, tmp_path: Path) -> No
 
 def test_a_server_that_hangs_in_the_middle(board: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped, it keeps the connection open and says nothing, as a link does that was unplugged."""
-    monkeypatch.setattr(link, "STALLED_S", 3.0)
+    monkeypatch.setattr(link, "STALLED_S", 8.0)
     device = instantiate(composed("collect", board.overrides()).device)
     assert device.machine
     stopped = board.suspend()
