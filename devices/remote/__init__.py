@@ -1,5 +1,5 @@
 """Measuring on another machine, reached over ssh.
 
-`queue` and `runner` work there, in one file that `bundle` builds of the modules that measure here; `link` and `openssh`
-lead there, and `device` is the device that hides it all.
+`queue`, `worker` and `server` work there, in one file that `bundle` builds with the modules that measure here; `link`
+and `openssh` lead there, `state` and `transfer` keep track of what is there, and `device` hides it all.
 """

@@ -29,7 +29,8 @@ MODULES = (
     "devices.references",
     "devices.session",
     "devices.remote.queue",
-    "devices.remote.runner",
+    "devices.remote.server",
+    "devices.remote.worker",
 )
 
 _MAIN = '''
@@ -40,8 +41,10 @@ except Exception as error:
     needs = "The runner needs numpy and onnxruntime, which %s cannot import" % sys.executable
     print("nasflow: " + json.dumps({"error": "%s: %s" % (needs, error), "install": True}), flush=True)
     sys.exit(1)
-from devices.remote.runner import main
-main(*sys.argv[1:])
+from pathlib import Path
+from devices.remote.server import serve
+from devices.remote.worker import work
+{"serve": serve, "work": work}[sys.argv[1]](Path(sys.argv[2]))
 '''
 
 BOOT = '''

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from devices.remote.bundle import boot_arguments, runner
-from devices.remote.runner import MARK
+from devices.remote.server import MARK
 from searchspaces.errors import DeviceError
 
 STALLED_S = 90.0
@@ -51,7 +51,7 @@ class Link:
         explain: See `Explain`.
 
     Attributes:
-        facts: What the other machine is, see `devices.remote.runner.facts`.
+        facts: What the other machine is, see `devices.remote.server.facts`.
 
     Raises:
         LinkLostError: If there is no answer.
@@ -104,7 +104,7 @@ class Link:
         """Send a request with models, and return the reply with the bytes that go with it.
 
         Args:
-            op: What is asked for, see `devices.remote.runner.Server`.
+            op: What is asked for, see `devices.remote.server.Server`.
             parts: Bytes that go with the request.
             seconds: How long nothing may come; `STALLED_S` when absent.
             **request: The rest of the request, JSON-able.

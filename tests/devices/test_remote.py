@@ -21,6 +21,9 @@ from devices.remote.bundle import BOOT, PYTHON, runner
 from devices.remote.link import Link, LinkLostError
 from devices.remote.openssh import explain, ssh_command
 from devices.remote.queue import RESULTS, JobQueue, Tail
+from devices.remote.server import Server
+from devices.remote.state import RemoteState
+from devices.remote.transfer import Transfer
 from nasflow.testing.devices import chain
 from searchspaces.errors import DeviceError, NetworkError
 
@@ -378,3 +381,115 @@ def test_a_client_that_is_missing_is_named(monkeypatch, there):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(DeviceError, match="ssh cannot be started.* Install OpenSSH"):
         opened(there).machine  # noqa: B018
+
+
+# -- links that come and go --------------------------------------------------------------------------------------------
+
+
+def _record(value):
+    """A measurement's record, as short as it can be."""
+    times = {"samples_ms": [[value]], "anchor_ms": [1.0], "latency_ms": value, "reference_ms": 1.0}
+    rest = {"batch_seconds": 0.0, "std_ms": 0.0, "iqr_ms": 0.0, "redone": 0, "drifted": 0, "operators": {}}
+    return times | rest | {"job": "", "environment": {}}
+
+
+class Flaky:
+    """A link to a server in this process that is lost now and then, before a request is answered or after it."""
+
+    def __init__(self, base, rng, loss):
+        self.facts = {"machine": {"processor": "a", "onnxruntime": "b"}, "unit": "c"}
+        self.server, self.rng, self.loss = Server(base), rng, loss
+
+    def ask(self, op, parts=(), seconds=None, **request):
+        if self.rng.random() < self.loss:
+            raise LinkLostError
+        request = json.loads(json.dumps({"op": op, "sizes": [len(part) for part in parts], **request}))
+        reply = self.server.answer(request, b"".join(parts))
+        if self.rng.random() < self.loss:
+            raise LinkLostError
+        return json.loads(json.dumps(reply[0])), reply[1]
+
+
+class Collector:
+    """Has jobs measured until it is killed; what it was given before is on its disk."""
+
+    def __init__(self, tmp_path, rng):
+        self.tmp_path, self.rng, self.got = tmp_path, rng, {}
+
+    def run(self, jobs, loss, kill):
+        links = []
+
+        def connect():
+            if not links:
+                links.append(Flaky(self.tmp_path / "there", self.rng, loss))
+            return links[0]
+
+        state = RemoteState("board", Device(**PLAN), self.tmp_path / "state.json", {})
+        transfer = Transfer("board", [one for one in jobs if one.key not in self.got], connect, state, 4)
+        while transfer.wanted:
+            for action in (transfer.fetch, transfer.send):
+                outcomes = None
+                while outcomes is None:
+                    try:
+                        outcomes = action()
+                    except LinkLostError:
+                        links.clear()
+                if self.rng.random() < kill:
+                    return False
+                for one in outcomes:
+                    assert one.key not in self.got
+                    if one.measurement is not None:
+                        self.got[one.key] = one.measurement.latency_ms
+        return True
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_lost_each_job_is_measured_and_told_once(seed, tmp_path, monkeypatch):
+    rng = np.random.default_rng(seed)
+    tried = []
+
+    def start(server):
+        """Stands in for the process that measures: takes some of the jobs, and dies or fails at times."""
+        queue = JobQueue(server.folder)
+        waiting = list(queue.open.items())
+        for ticket, (key, _, _) in waiting[: rng.integers(0, 1 + len(waiting))]:
+            if rng.random() < 0.1:
+                return
+            tried.append(key)
+            fails = rng.random() < 0.2
+            found = {"error": "x"} if fails else {"measurement": _record(key[0])}
+            queue.finish([{"ticket": ticket, "key": key, **found}])
+
+    monkeypatch.setattr(Server, "_start", start)
+    monkeypatch.setattr(Device, "_anchors", [b"anchor"])
+    monkeypatch.setattr("devices.remote.server._REPLY_BYTES", 700)
+    monkeypatch.setattr("devices.remote.transfer._CHUNK", 5)
+    built = []
+    jobs = [Job((i,), lambda i=i: built.append(i) or b"model %d" % (i % 30)) for i in range(40)]
+    collector = Collector(tmp_path, rng)
+    for _ in range(200):
+        if collector.run(jobs, 0.15, 0.1) and len(collector.got) == len(jobs):
+            break
+    assert collector.got == {(i,): float(i) for i in range(40)}
+    measured = [tuple(entry["key"]) for entry in results(tmp_path / "there") if "measurement" in entry]
+    assert sorted(measured) == [(i,) for i in range(40)]
+    assert len(tried) > 40, "some failed and were tried again"
+    assert not list((tmp_path / "there").glob("*/models/*"))
+
+
+def test_a_runner_without_jobs_and_damaged_files_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(Device, "_anchors", [b"anchor"])
+    monkeypatch.setattr(Server, "_start", lambda server: None)
+    link = Flaky(tmp_path / "there", np.random.default_rng(0), 0.0)
+    state = RemoteState("board", Device(**PLAN), None, {"id": "ab"})
+    transfer = Transfer("board", [Job((1,), lambda: b"model")], lambda: link, state, 4)
+    assert transfer.fetch() == transfer.send() == transfer.fetch() == []
+    (path,) = (tmp_path / "there").glob("*/jobs.jsonl")
+    link.server._queue.open.clear()
+    with pytest.raises(DeviceError, match="board has lost jobs"):
+        transfer.fetch()
+    path.write_text("{}\n")
+    with pytest.raises(DeviceError, match=r"are damaged: KeyError\('\w+'\)\. Remove that folder"):
+        JobQueue(path.parent)
+    with pytest.raises(DeviceError, match="no name of a folder"):
+        link.ask("open", id="../x", spec={}, references="")

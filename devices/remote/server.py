@@ -1,8 +1,7 @@
-"""What runs on the other machine: `serve` answers a link, `work` measures, detached from it.
+"""What answers a link on the other machine.
 
-A link's requests are a line of JSON each, with as many bytes after it as it says, and so are the replies. Nothing that
-is measured depends on the link: jobs and results stand in a folder, and the process that measures belongs to no
-session. Time is taken from monotonic clocks only, so a clock that is set meanwhile changes nothing.
+Requests are a line of JSON each, with as many bytes after it as it says, and so are the replies. Nothing that is
+measured depends on them: this takes jobs in, starts the process that measures, and hands results out.
 """
 
 from __future__ import annotations
@@ -16,100 +15,25 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from devices.environment import environment, machine
-from devices.jobs import Job, run_jobs
-from devices.meter import Meter
-from devices.protocol import Plan
 from devices.remote.queue import RESULTS, JobQueue, Tail
-from devices.session import RefusedModelError, SessionConfig
+from devices.remote.worker import FAULT, REFERENCES, SPEC, PushedMeter, anchor_path
+from devices.session import RefusedModelError
 from searchspaces.errors import DeviceError, NasflowError
 from searchspaces.files import write_bytes, write_text
 
 MARK = b"nasflow: "
 """Opens the lines by which the runner greets; what a login shell prints before them has no such mark."""
 
-SPEC, REFERENCES, FAULT, OUTPUT, WORKING = "spec.json", "anchors.json", "fault.txt", "runner.log", "runner.lock"
+OUTPUT, WORKING = "runner.log", "runner.lock"
 _REPLY_BYTES = 4 << 20
 _TOLD_BYTES = 1500  # of the output of a runner that died
 _ID_FILE = Path("/etc/machine-id")
-
-
-def spec_of(meter: Meter) -> dict[str, Any]:
-    """Return what a device is on the other machine, JSON-able, all but its anchors' models."""
-    names = ("name", "precision", "batch")
-    plain = {name: getattr(meter, name) for name in names} | {"anchors_version": meter._anchors_version}
-    return plain | {"session": asdict(meter.session), "plan": asdict(meter.plan)}
-
-
-class PushedMeter(Meter):
-    """A device as its description and its anchors' models were pushed into a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        spec = json.loads((folder / SPEC).read_text())
-        session, plan = spec["session"], spec["plan"]
-        if session["affinity"] is not None:
-            session["affinity"] = tuple(session["affinity"])
-        plan["trim"] = tuple(plan["trim"])
-        super().__init__(spec["name"], spec["precision"], spec["batch"], SessionConfig(**session), Plan(**plan))
-        self._version = int(spec["anchors_version"])
-        self._models = [_anchor(folder, i).read_bytes() for i in range(spec["anchors"])]
-        self.session.check_provider()
-
-    @property
-    def _anchors(self) -> Sequence[bytes]:
-        return self._models
-
-    @property
-    def _anchors_version(self) -> int:
-        return self._version
-
-
-def _anchor(folder: Path, i: int) -> Path:
-    return folder / f"anchor{i}.onnx"
-
-
-# -- measuring ---------------------------------------------------------------------------------------------------------
-
-
-def work(folder: Path) -> None:
-    """Measure all jobs of a folder, those that come meanwhile too, and write each batch's results at once."""
-    try:
-        queue = JobQueue(folder)
-        meter = PushedMeter(folder)
-        taken: dict[tuple[int, ...], str] = {}  # tickets of the jobs handed out, by key
-        jobs: list[Job] = []
-
-        def take() -> None:
-            for ticket, (key, name, _) in queue.open.items():
-                if taken.get(key) != ticket:
-                    taken[key] = ticket
-                    jobs.append(Job(key, partial(queue.model, name)))
-
-        take()
-        rng = np.random.default_rng([0, queue.finished])
-        residents = int(json.loads((folder / SPEC).read_text())["residents"])
-        for outcomes in run_jobs(meter, jobs, rng, folder / REFERENCES, residents):
-            queue.finish(
-                [
-                    {"ticket": taken[one.key], "key": one.key}
-                    | ({"error": one.error} if one.measurement is None else {"measurement": one.measurement.record()})
-                    for one in outcomes
-                ]
-            )
-            take()
-    except (NasflowError, OSError) as error:
-        write_text(folder / FAULT, str(error))
-        sys.exit(1)
-
-
-# -- answering ---------------------------------------------------------------------------------------------------------
 
 
 def serve(base: Path) -> None:
@@ -189,7 +113,7 @@ class Server:
         if not anchors and not (folder / SPEC).exists():
             return {"anchors": False}, b""
         for i, anchor in enumerate(anchors):
-            write_bytes(_anchor(folder, i), anchor)
+            write_bytes(anchor_path(folder, i), anchor)
         write_text(folder / SPEC, json.dumps(request["spec"]))
         if not self._references() and request["references"]:
             write_text(folder / REFERENCES, request["references"])
@@ -268,8 +192,3 @@ def _text(path: Path) -> str:
         return path.read_text(errors="replace")
     except FileNotFoundError:
         return ""
-
-
-def main(role: str, folder: str) -> None:
-    """Play a role in a folder."""
-    {"serve": serve, "work": work}[role](Path(folder))
