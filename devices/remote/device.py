@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
@@ -157,7 +158,8 @@ class SshDevice(Device):
             raise RefusedModelError(str(error), model) from error
 
     def _state(self, path: Path | None) -> RemoteState:
-        beside = None if path is None else path.with_name(f"{path.stem}-{self.name}.json")
+        name = re.sub(r"[^\w.-]", "_", self.name)
+        beside = None if path is None else path.with_name(f"{path.stem}-{name}.json")
         return RemoteState(self.host, self, beside, self._unsaved)
 
     def _linked(self) -> Link:

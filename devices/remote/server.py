@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -140,7 +141,8 @@ class Server:
         data = Tail(self.folder / RESULTS, request["offset"]).read(_REPLY_BYTES)
         if data:
             self._starts = 0
-        told = _text(self.folder / OUTPUT)[-_TOLD_BYTES:] if self._starts > 1 else ""
+        free = disk_usage(self.folder).free >> 20
+        told = f"{_text(self.folder / OUTPUT)[-_TOLD_BYTES:]} ({free} MB free on its disk)"
         state = {"open": len(sizes), "bytes": sum(sizes), "fault": fault, "starts": self._starts, "told": told}
         return {**state, "references": self._references()}, data
 

@@ -96,10 +96,11 @@ class Transfer:
         if not (reply["open"] or self.unsent) and self.wanted:
             raise DeviceError(f"{self._host} has lost jobs. Give the same command again: it measures what is missing.")
         if reply["starts"] > _STARTS:
-            last = " ".join(reply["told"].split()) or "nothing"
+            last = " ".join(reply["told"].split())
             raise DeviceError(
-                f"The runner on {self._host} has died {_STARTS} times without a result, for lack of memory or on a "
-                f"model that crashes ONNX Runtime. It said last: {last}. Mend that, and give the same command again."
+                f"The runner on {self._host} has died {_STARTS} times without a result, for lack of memory "
+                f"or room, or on a model that crashes ONNX Runtime. It said last: {last}. Mend that, and give the same "
+                "command again."
             )
 
     def send(self) -> list[Outcome]:

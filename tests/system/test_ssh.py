@@ -22,6 +22,8 @@ from nasflow.testing.devices import chain
 from tests.nasflow.test_cli import in_this_process
 from tests.nasflow.test_collect import SPACE, collect, entries_in, logged, started, times_measured, wait_for
 from tests.system.sshd import Sshd
+from tests.system.test_full_disk import disk as disk
+from tests.system.test_full_disk import enlarge
 
 pytestmark = pytest.mark.system
 
@@ -169,6 +171,9 @@ def test_a_host_whose_key_is_unknown_or_has_changed(board: Sshd, tmp_path: Path)
     assert (tmp_path / "known_hosts").read_text().count("\n") == 1, "nothing was accepted"
     board.config.write_text(board.config.read_text() + "  StrictHostKeyChecking no\n")
     assert "the host's key is not the one it had" in refused(board, tmp_path), "whatever the configuration says"
+    board.know()
+    assert "the host's key is not known here" in refused(board, tmp_path)
+    assert not (tmp_path / "known_hosts").read_text()
 
 
 def test_a_host_that_lets_nobody_in(board: Sshd, tmp_path: Path) -> None:
@@ -215,3 +220,12 @@ def test_a_server_that_hangs_in_the_middle(board: Sshd, tmp_path: Path, monkeypa
     jobs = [Job((width,), lambda width=width: device.prepare(chain(width))) for width in (1, 2)]
     found = [one for batch in device.run_jobs(jobs, np.random.default_rng(0), tmp_path / "state.json") for one in batch]
     assert sorted(one.key for one in found if one.measurement) == [(1,), (2,)]
+
+
+def test_a_disk_that_is_full_there(board: Sshd, disk: Path, tmp_path: Path) -> None:
+    told = refused(board, tmp_path, folder=disk / "there")
+    assert "board: " in told
+    assert "No space left on device. Make room" in told
+    enlarge(disk)
+    collect(tmp_path / "out", "n=2", *board.overrides(folder=disk / "there"))
+    assert len(times_measured(tmp_path / "out")) == 2
