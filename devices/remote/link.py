@@ -117,7 +117,11 @@ class Link:
         sizes = [len(part) for part in parts]
         header = json.dumps({"op": op, "size": sum(sizes), "sizes": sizes, **request}).encode() + b"\n"
         self._write(b"".join([header, *parts]))
-        reply = json.loads(self._line(seconds))
+        line = self._line(seconds)
+        try:
+            reply = json.loads(line)
+        except ValueError as error:
+            raise LinkLostError(f"{self._where} answered {line[:80]!r}, which is no reply.") from error
         if "error" in reply:
             text = f"{self._where}: {reply['error']}"
             raise RefusedError(text, reply["refused"]) if "refused" in reply else DeviceError(text)

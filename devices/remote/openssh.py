@@ -61,7 +61,7 @@ def ssh_command(host: str, port: int | None, config: str | None, words: Sequence
     return [*command, "--", host, shlex.join(words)]
 
 
-_FINAL = (
+_HOST_KEYS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the host's key is not the one it had. If the machine was installed anew, remove the old key with "
@@ -73,17 +73,13 @@ _FINAL = (
         "the host's key is not known here. Log in once by hand with ssh {host}, compare the fingerprint that it shows "
         "with that of the machine (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub there), and accept it",
     ),
+)
+_OTHERS = (
     (
         "Permission denied",
         "the login was refused. No password is asked for: put your public key there with ssh-copy-id {host}, load the "
         "key into ssh-agent, or name user and key in ~/.ssh/config. `ssh -o BatchMode=yes {host} true` must succeed",
     ),
-    (
-        "Bad configuration option",
-        "the ssh configuration is damaged",
-    ),
-)
-_PASSING = (
     ("Could not resolve hostname", "its name is not known. Check device.host and ~/.ssh/config"),
     ("Connection refused", "nothing listens there. Check the port and whether sshd runs"),
     ("timed out", "it does not answer. Check that it is on and in reach"),
@@ -92,7 +88,9 @@ _PASSING = (
 
 
 def explain(host: str, python: str, status: int | None, told: str) -> Exception:
-    """Return the error that tells why ssh ended.
+    """Return the error that tells why ssh ended; a `DeviceError` where trying again is of no use.
+
+    A machine that starts up may refuse logins, or lack its file systems, for a while; a wrong host key stays wrong.
 
     Args:
         host: The host.
@@ -102,16 +100,16 @@ def explain(host: str, python: str, status: int | None, told: str) -> Exception:
     """
     lines = [line.strip() for line in told.splitlines() if line.strip() and not line.startswith("@@@")]
     said = f" (ssh says: {lines[-1]})" if lines else ""
+    words = {"host": host, "name": host.rpartition("@")[2]}
     if status in (126, 127):
-        return DeviceError(
+        return LinkLostError(
             f"{host} has no Python at {python!r}{said}. The runner needs Python, numpy and onnxruntime there: install "
             "them, or name the right Python with device.python=PATH, which may be relative to the home folder."
         )
-    for phrase, text in _FINAL:
+    for phrase, text in _HOST_KEYS:
         if phrase in told:
-            name = host.rpartition("@")[2]
-            return DeviceError(f"{host} cannot be used: {text.format(host=host, name=name)}{said}.")
-    for phrase, text in _PASSING:
+            return DeviceError(f"{host} cannot be trusted: {text.format(**words)}{said}.")
+    for phrase, text in _OTHERS:
         if phrase in told:
-            return LinkLostError(f"{host} cannot be reached: {text}{said}.")
+            return LinkLostError(f"{host} cannot be reached: {text.format(**words)}{said}.")
     return LinkLostError(f"The link to {host} ended with status {status}{said}. Check that `ssh {host} true` succeeds.")

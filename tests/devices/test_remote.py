@@ -299,11 +299,11 @@ def test_ssh_checks_host_keys_asks_for_nothing_and_gets_quoted_words(tmp_path):
     [
         (255, "Host key verification failed.", DeviceError, "Log in once by hand with ssh me@pi, compare the finger"),
         (255, "@@@\nREMOTE HOST IDENTIFICATION HAS CHANGED!\nX failed.", DeviceError, "ssh-keygen -R pi, then"),
-        (255, "me@pi: Permission denied (publickey).", DeviceError, "ssh-copy-id me@pi"),
+        (255, "me@pi: Permission denied (publickey).", LinkLostError, "ssh-copy-id me@pi"),
         (255, "ssh: Could not resolve hostname pi: Name or", LinkLostError, "its name is not known"),
         (255, "connect to host pi port 22: Connection refused", LinkLostError, "nothing listens there"),
         (255, "connect to host pi port 22: Connection timed out", LinkLostError, "does not answer"),
-        (127, "sh: 1: python3: not found", DeviceError, "has no Python at 'python3'"),
+        (127, "sh: 1: python3: not found", LinkLostError, "has no Python at 'python3'"),
         (1, "", LinkLostError, "ended with status 1. Check"),
         (None, "something else", LinkLostError, "ssh says: something else"),
     ],

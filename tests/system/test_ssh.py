@@ -27,7 +27,7 @@ from tests.system.test_full_disk import enlarge
 
 pytestmark = pytest.mark.system
 
-SLOW = ("device.rounds=10", "device.restarts=2", "residents=2")  # a batch takes a moment
+SLOW = ("device.rounds=20", "device.restarts=2", "residents=2")  # a batch takes a moment
 
 
 @pytest.fixture
