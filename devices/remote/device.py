@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from devices.device import Device
-from devices.jobs import RESIDENTS, Job, Outcome
+from devices.jobs import RESIDENTS, Job, Key, Outcome
 from devices.measurement import Measurement
 from devices.meter import Model, serialised
 from devices.remote.link import Link, LinkLostError, RefusedError
@@ -117,10 +117,13 @@ class SshDevice(Device):
             DeviceError: If the machine cannot be reached or used, is another one than before, or its runner fails.
         """
         transfer = Transfer(self.host, jobs, self._linked, self._state(state), residents)
+        sent = dict(transfer.wanted)
         try:
             while transfer.wanted:
                 fetched = self._retried(transfer.fetch)
                 if fetched:
+                    self._check_models(sent, fetched)
+                    sent.clear()  # one is enough: what comes later was sent by this process
                     yield fetched
                 failed = self._retried(transfer.send)
                 if failed:
@@ -129,6 +132,19 @@ class SshDevice(Device):
                     time.sleep(_POLL_S)
         finally:
             self._unlink()
+
+    def _check_models(self, jobs: Mapping[Key, Job], fetched: Sequence[Outcome]) -> None:
+        """Make sure that what was measured before is what would be sent now."""
+        for one in fetched:
+            if one.measurement is None or one.key not in jobs:
+                continue
+            if self.job(jobs[one.key].prepare()) != one.measurement.job:
+                raise DeviceError(
+                    f"{self.host} has measured another model for {list(one.key)} than the one that is built now: "
+                    "nasflow or onnx is of another version. Go on with the versions that began, or begin in a new "
+                    "folder."
+                )
+            return
 
     def measure(
         self,
@@ -175,6 +191,15 @@ class SshDevice(Device):
             facts = self._link.facts
             if self._facts is not None:
                 check_same(self.host, which(self._facts), which(facts))
+            else:
+                kind = facts["machine"]
+                logger.info(
+                    "%s is %s, ONNX Runtime %s, Python %s.",
+                    self.host,
+                    kind["processor"],
+                    kind["onnxruntime"],
+                    facts["python"],
+                )
             self._facts = facts
         return self._link
 

@@ -93,6 +93,7 @@ class Server:
         self.folder = base
         self._queue = JobQueue(base)
         self._starts = 0  # of the process that measures, since the last result
+        self._told = ""  # what the one before it said last
         self._child: subprocess.Popen[bytes] | None = None
 
     def answer(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
@@ -140,7 +141,7 @@ class Server:
         if data:
             self._starts = 0
         free = disk_usage(self.folder).free >> 20
-        told = f"{_text(self.folder / OUTPUT)[-_TOLD_BYTES:]} ({free} MB free on its disk)"
+        told = f"{self._told} ({free} MB free on its disk)"
         state = {"open": len(sizes), "bytes": sum(sizes), "fault": fault, "starts": self._starts, "told": told}
         return {**state, "references": self._references()}, data
 
@@ -161,8 +162,10 @@ class Server:
 
     def _start(self) -> None:
         """Start the process that measures; it holds the lock by inheriting it, so there is never a second one."""
-        with (self.folder / WORKING).open("ab") as lock, (self.folder / OUTPUT).open("wb") as output:
+        self._told = _text(self.folder / OUTPUT)[-_TOLD_BYTES:]
+        with (self.folder / WORKING).open("ab") as lock, (self.folder / OUTPUT).open("ab") as output:
             if _try_lock(lock):
+                output.truncate(0)
                 self._starts += 1
                 self._child = subprocess.Popen(
                     [sys.executable, sys.argv[0], "work", str(self.folder)],
