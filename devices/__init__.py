@@ -10,6 +10,7 @@ from devices.measurement import Measurement
 from devices.protocol import Estimate, Plan, Rounds, collect, estimate, trimmed_mean
 from devices.quantize import quantize
 from devices.references import References
+from devices.remote.device import SshDevice
 from devices.session import RefusedModelError, SessionConfig
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RefusedModelError",
     "Rounds",
     "SessionConfig",
+    "SshDevice",
     "anchor_networks",
     "check_latencies",
     "collect",

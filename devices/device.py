@@ -1,47 +1,29 @@
-"""`Device`: where and how models are run, and the measuring of their latency."""
+"""`Device`: a machine and the way models run on it, from networks to latencies."""
 
-import hashlib
-import json
-import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
 
-from devices import anchor, protocol
-from devices.environment import environment, machine
-from devices.local import Collected, check_processors, pinned, run_here
-from devices.lock import exclusive, heavy_work
-from devices.measurement import Measurement
-from devices.protocol import Plan, estimate, pace, trimmed_mean
+from devices import anchor
+from devices.jobs import RESIDENTS, Job, Outcome, run_jobs
+from devices.lock import heavy_work
+from devices.meter import Meter, serialised
+from devices.protocol import Plan
 from devices.quantize import quantize
-from devices.references import References
-from devices.session import RefusedModelError, SessionConfig, describe, is_quantized
-from searchspaces.errors import DeviceError, unknown
+from devices.session import SessionConfig
 from searchspaces.network import Arrays, Network, to_onnx
 
-logger = logging.getLogger(__name__)
-
-TRANSPORTS = ("local",)
-PRECISIONS = ("fp32", "int8")
 _CALIBRATION_BATCHES = 4
-_MANY_DRIFTED = 0.25  # share of rounds; fewer are averaged out, and stand in the record all the same
-_REFERENCE_SESSIONS = 4
-
-Model = ModelProto | bytes
 
 
-class Device:
-    """A machine, and the way models run on it; several can stand for one machine.
+class Device(Meter):
+    """This machine, and the way models run on it; several devices can stand for one machine.
 
     Args:
         name: For people and records.
-        transport: How the machine is reached: `local` is this one.
         provider: ONNX Runtime execution provider.
         threads: Threads within an operator.
         precision: `fp32` or `int8`, how `prepare` lowers networks.
@@ -60,7 +42,6 @@ class Device:
     def __init__(
         self,
         name: str = "local",
-        transport: str = "local",
         provider: str = "CPUExecutionProvider",
         threads: int = 1,
         precision: str = "fp32",
@@ -72,32 +53,14 @@ class Device:
         runs_per_round: int = 5,
         restarts: int = 2,
     ) -> None:
-        if transport not in TRANSPORTS:
-            raise DeviceError(unknown("transport", transport, TRANSPORTS))
-        if precision not in PRECISIONS:
-            raise DeviceError(unknown("precision", precision, PRECISIONS))
-        if batch < 1:
-            raise DeviceError(f"A batch holds at least one image, but batch={batch}.")
-        self.name = name
-        self.transport = transport
-        self.precision = precision
-        self.batch = batch
-        self.session = SessionConfig(
-            provider, threads, optimisation, None if affinity is None else tuple(map(int, affinity)), cpu_fallback
-        )
-        self.plan = Plan(rounds, runs_per_round, restarts)
-        self._memory: References | None = None
-        self._drift_told = False
+        processors = None if affinity is None else tuple(map(int, affinity))
+        session = SessionConfig(provider, threads, optimisation, processors, cpu_fallback)
+        super().__init__(name, precision, batch, session, Plan(rounds, runs_per_round, restarts))
+        self._check()
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """All that decides what a latency on this device means, JSON-able."""
-        return self.session.facts() | {"device": self.name, "precision": self.precision, "batch": self.batch}
-
-    @property
-    def identity(self) -> str:
-        """Digest of machine, options and protocol: two devices that share it are one device under two names."""
-        return _digest(machine() | {key: value for key, value in self.options.items() if key != "device"})
+    def _check(self) -> None:
+        """Refuse what the machine lacks, before any work is done."""
+        self.session.check_provider()
 
     def prepare(
         self, network: Network, weights: Arrays | None = None, images: NDArray[np.float32] | None = None
@@ -121,143 +84,18 @@ class Device:
                     shape = (_CALIBRATION_BATCHES * self.batch, *network.input_shape)
                     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
                 model = quantize(model, images)
-            return _serialised(model)
+            return serialised(model)
 
-    def job(self, model: Model) -> str:
-        """Return the identity of measuring `model` here: SHA-256 of model, session options and protocol version."""
-        return _digest(self.session.facts(), _serialised(model))
-
-    def measure(
-        self,
-        models: Sequence[Model],
-        rng: np.random.Generator,
-        anchors: Sequence[Model] = (),
-        state: Path | None = None,
-    ) -> list[Measurement]:
-        """Measure models, interleaved, with the machine to itself.
-
-        Latencies are normalised to the times that the device's own anchors took when they were first measured. With
-        the same `state`, figures compare across processes, resumed runs and devices of one machine; without, only
-        across calls on this object.
-
-        Args:
-            models: ONNX models lowered for this device (`prepare`), which stay in memory together.
-            rng: Draws inputs and the order of runs.
-            anchors: Further models to normalise by, for instance the current Pareto front. Those without a known
-                time are measured along and serve from the next call on.
-            state: File that keeps the anchors' known times.
-
-        Returns:
-            One measurement per model, in order.
-
-        Raises:
-            DeviceError: If ONNX Runtime refuses a model, a model is not lowered for this device, the machine is not
-                what the device asks for, or others keep it busy for too long.
-        """
-        if not models:
-            return []
-        check_processors(self.session.threads, self.session.affinity)
-        blobs = [_serialised(model) for model in models]
-        with exclusive(), pinned(self.session.affinity):
-            facts = environment() | self.options | {"protocol": protocol.VERSION}
-            references = self._references(state)
-            own, seconds = self._own_references(references, rng)
-            extra = {self.job(model): _serialised(model) for model in anchors}
-            known = {job: blob for job, blob in extra.items() if references.get(job) is not None}
-            new = {job: blob for job, blob in extra.items() if job not in known}
-            times = np.array([*own, *(references.get(job) for job in known)], dtype=np.float64)
-            measured = [*blobs, *new.values()]
-            collected = run_here(
-                measured, [*self._anchors, *known.values()], self.session, self.batch, self.plan, rng
-            )
-            collected = replace(collected, seconds=collected.seconds + seconds)
-            results = self._results(measured, collected, times, facts)
-            references.add({result.job: result.latency_ms for result in results[len(blobs) :]})
-        return results[: len(blobs)]
+    def run_jobs(
+        self, jobs: Sequence[Job], rng: np.random.Generator, state: Path, residents: int = RESIDENTS
+    ) -> Iterator[list[Outcome]]:
+        """Measure jobs on this device, see `devices.run_jobs`."""
+        return run_jobs(self, jobs, rng, state, residents)
 
     @cached_property
-    def _anchors(self) -> list[bytes]:
+    def _anchors(self) -> Sequence[bytes]:
         return [self.prepare(network) for network in anchor.anchor_networks()]
 
-    def _anchor_key(self, i: int) -> str:
-        # Not the model's bytes, which another version of a library may write differently.
-        options = {key: value for key, value in self.options.items() if key != "device"}
-        return _digest(options | {"anchor": [anchor.VERSION, i]})
-
-    def _references(self, state: Path | None) -> References:
-        if state is not None:
-            return References(machine(), Path(state))
-        if self._memory is None:
-            self._memory = References(machine())
-        return self._memory
-
-    def _own_references(self, references: References, rng: np.random.Generator) -> tuple[list[float], float]:
-        """Return the known times of the device's anchors in ms, measured now if this is the first time.
-
-        The second figure is the seconds that they ran for it.
-        """
-        keys = [self._anchor_key(i) for i in range(len(self._anchors))]
-        if any(references.get(key) is None for key in keys):
-            copies = [model for model in self._anchors for _ in range(_REFERENCE_SESSIONS)]
-            collected = run_here(copies, self._anchors, self.session, self.batch, self.plan, rng)
-            by_anchor = np.split(collected.samples, len(keys), axis=1)
-            known = [trimmed_mean(times, self.plan.trim) for times in by_anchor]
-            references.add(dict(zip(keys, known, strict=True)))
-            return known, collected.seconds
-        return [references.get(key) or 0.0 for key in keys], 0.0
-
-    def _results(
-        self, models: Sequence[bytes], collected: Collected, references: protocol.Floats, facts: dict[str, Any]
-    ) -> list[Measurement]:
-        rounds, drifted = len(collected.drifted), int(collected.drifted.sum())
-        if drifted > _MANY_DRIFTED * rounds:
-            level = logging.DEBUG if self._drift_told else logging.WARNING  # each measurement states it anyway
-            self._drift_told = True
-            logger.log(
-                level,
-                "The machine's speed changed in %d of %d rounds of measuring, after %d rounds were done again: other "
-                "programs are running, or its clock varies. This is said once.",
-                drifted,
-                rounds,
-                collected.redone,
-            )
-        results = []
-        for i, model in enumerate(models):
-            self._check_precision(model, collected.operators[i])
-            samples = collected.samples[:, i]
-            paces = pace(collected.anchors, references, float(np.median(samples)))
-            value = estimate(samples, paces, self.plan.trim)
-            results.append(
-                Measurement(
-                    latency_ms=value.mean,
-                    std_ms=value.std,
-                    iqr_ms=value.iqr,
-                    samples_ms=samples.copy(),
-                    anchor_ms=paces * references[0],
-                    reference_ms=float(references[0]),
-                    redone=collected.redone,
-                    drifted=drifted,
-                    batch_seconds=collected.seconds,
-                    operators=collected.operators[i],
-                    job=self.job(model),
-                    environment=facts,
-                )
-            )
-        return results
-
-    def _check_precision(self, model: bytes, operators: dict[str, int]) -> None:
-        if is_quantized(list(operators)) != (self.precision == "int8"):
-            raise RefusedModelError(
-                f"Device {self.name!r} measures at {self.precision}, but {describe(model)} runs as {operators}: build "
-                "the model with Device.prepare, or set the device's precision.",
-                model,
-            )
-
-
-def _serialised(model: Model) -> bytes:
-    return model if isinstance(model, bytes) else bytes(model.SerializeToString(deterministic=True))
-
-
-def _digest(facts: dict[str, Any], model: bytes = b"") -> str:
-    header = json.dumps(facts | {"protocol": protocol.VERSION}, sort_keys=True)
-    return hashlib.sha256(header.encode() + b"\0" + model).hexdigest()
+    @property
+    def _anchors_version(self) -> int:
+        return anchor.VERSION

@@ -1,7 +1,7 @@
 """Measuring many models, a batch of them in memory at a time.
 
-What a transport to another machine has to offer is `run_jobs`: jobs go in, outcomes come back in any order and as they
-are had, so that whoever stores them loses nothing when the rest does not come.
+What every device offers is `run_jobs`: jobs go in, outcomes come back in any order and as they are had, so that whoever
+stores them loses nothing when the rest does not come. A device on another machine has this module run there.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from devices.device import Device
 from devices.lock import exclusive
 from devices.measurement import Measurement
+from devices.meter import Meter
 from devices.protocol import Plan
 from devices.session import RefusedModelError
 from searchspaces.errors import NasflowError
@@ -57,7 +57,7 @@ class Outcome:
 
 
 def run_jobs(
-    device: Device, jobs: Sequence[Job], rng: np.random.Generator, state: Path, residents: int = RESIDENTS
+    device: Meter, jobs: Sequence[Job], rng: np.random.Generator, state: Path, residents: int = RESIDENTS
 ) -> Iterator[list[Outcome]]:
     """Measure jobs on `device`, and yield the outcomes of each batch as soon as it is through.
 
@@ -66,7 +66,8 @@ def run_jobs(
 
     Args:
         device: Where to measure.
-        jobs: What to measure; neighbours are measured side by side, so their order should be a random one.
+        jobs: What to measure; neighbours are measured side by side, so their order should be a random one. Those
+            that are added meanwhile are measured as well.
         rng: Draws inputs and the order of runs.
         state: File that keeps the anchors' known times, so that all batches are on one scale.
         residents: Models in memory together, at most.
@@ -106,7 +107,7 @@ def _fitting(plan: Plan, outcomes: Sequence[Outcome], before: int) -> int:
     return int(_BATCH_SECONDS * len(measured) / seconds) if measured else before
 
 
-def _measure(device: Device, models: dict[Key, bytes], rng: np.random.Generator, state: Path) -> list[Outcome]:
+def _measure(device: Meter, models: dict[Key, bytes], rng: np.random.Generator, state: Path) -> list[Outcome]:
     refused: list[Outcome] = []
     with exclusive():
         while True:

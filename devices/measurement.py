@@ -1,7 +1,10 @@
 """The result of measuring one model."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from devices.protocol import Floats
 
@@ -48,3 +51,9 @@ class Measurement:
             "samples_ms": self.samples_ms.round(4).tolist(),
             "anchor_ms": self.anchor_ms.round(6).tolist(),
         }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Measurement":
+        """Return what a record tells; its own record is the same."""
+        arrays = {name: np.array(record[name], dtype=np.float64) for name in ("samples_ms", "anchor_ms")}
+        return cls(**{**record, **arrays})

@@ -1,6 +1,5 @@
 """Models as ONNX Runtime sessions: options, faults in plain words, and what the optimiser made of a model."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,11 +7,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from devices.onnx_file import count_operators, graph_name
 from devices.protocol import Run
 from searchspaces.errors import DeviceError, unknown
 
@@ -62,7 +60,7 @@ class SessionConfig:
         cpu_fallback: Whether operators that another provider lacks may run on the CPU.
 
     Raises:
-        DeviceError: If the provider or the optimisation is unknown, or the threads are less than one.
+        DeviceError: If the optimisation is unknown, or the threads are less than one.
     """
 
     provider: str = _CPU
@@ -72,14 +70,21 @@ class SessionConfig:
     cpu_fallback: bool = False
 
     def __post_init__(self) -> None:
-        available = onnxruntime.get_available_providers()
-        if self.provider not in available:
-            message = unknown("execution provider", self.provider, available)
-            raise DeviceError(f"{message} Others need an ONNX Runtime package that was built with them.")
         if self.optimisation not in OPTIMISATIONS:
             raise DeviceError(unknown("optimisation level", self.optimisation, OPTIMISATIONS))
         if self.threads < 1:
             raise DeviceError(f"A device runs at least one thread, but threads={self.threads}.")
+
+    def check_provider(self) -> None:
+        """Make sure that this machine's ONNX Runtime has the provider.
+
+        Raises:
+            DeviceError: If it has not.
+        """
+        available = onnxruntime.get_available_providers()
+        if self.provider not in available:
+            message = unknown("execution provider", self.provider, available)
+            raise DeviceError(f"{message} Others need an ONNX Runtime package that was built with them.")
 
     def facts(self) -> dict[str, Any]:
         """Return all that decides how a model runs, JSON-able; part of every job's identity."""
@@ -171,13 +176,11 @@ def _open_counting(model: bytes, config: SessionConfig) -> tuple[onnxruntime.Inf
         options.optimized_model_filepath = str(path)
         try:
             session = _open(model, options, config)
-            graph = onnx.load(path, load_external_data=False).graph
-        except (*REFUSALS, DecodeError) as error:
+            counts = count_operators(path.read_bytes())
+        except REFUSALS as error:
             _open(model, config.options(), config)  # raises where it is the model that is refused
             raise OSError(reason(error)) from error
-    domains = ((node.domain, node.op_type) for node in graph.node)
-    counts = Counter(f"{domain}:{op}" if domain not in ("", "ai.onnx") else op for domain, op in domains)
-    return session, dict(sorted(counts.items()))
+    return session, counts
 
 
 def _draw(entry: Any, batch: int, rng: np.random.Generator, model: bytes) -> Any:
@@ -196,10 +199,9 @@ def _draw(entry: Any, batch: int, rng: np.random.Generator, model: bytes) -> Any
 def describe(model: bytes) -> str:
     """Return what to call a serialised model in messages."""
     try:
-        name = onnx.ModelProto.FromString(model).graph.name
-    except DecodeError:
+        return f"model {graph_name(model)!r}"
+    except ValueError:
         return f"a file of {len(model)} bytes that is no ONNX model"
-    return f"model {name!r}"
 
 
 def reason(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from devices import Device as Device
     from devices import Measurement as Measurement
+    from devices import SshDevice as SshDevice
     from devices import heavy_work as heavy_work
     from devices import load_latencies as load_latencies
     from nasflow.config import composed as composed
@@ -196,7 +197,7 @@ _HOMES = {
     "predictors.encodings.cate": ("CATE",),
     "predictors.ensemble": ("Ensemble",),
     "proxies": ("Proxy", "score"),
-    "devices": ("Device", "Measurement", "heavy_work", "load_latencies"),
+    "devices": ("Device", "Measurement", "SshDevice", "heavy_work", "load_latencies"),
     "nasflow.tasks": ("Cifar10", "Cifar100", "Digits", "ImageTask", "NpzTask", "Split", "Splits"),
     "nasflow.training": ("Trainer", "TrainingResult"),
     "nasflow.objectives": ("Objective", "Objectives"),

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from devices import RESIDENTS, Device, Job, Outcome, latency_column, machine, protocol, run_jobs
+from devices import RESIDENTS, Device, Job, Outcome, latency_column, protocol
 from nasflow.collection_table import Entry, details, device_facts, in_words
 from nasflow.repeats import Agreement, agreement
 from nasflow.study.identity import identity as plain_json
@@ -26,7 +27,7 @@ from searchspaces.task import Task
 logger = logging.getLogger(__name__)
 
 LOG, ANCHORS, LOCK = "measurements.jsonl", "anchors.json", "collect.lock"
-DATASET_VERSION = 1
+DATASET_VERSION = 2
 """Of the table's provenance and details; raise it when their meaning changes."""
 
 LEAST_REPEATED = 5
@@ -77,7 +78,7 @@ class Collection:
         self._read(devices)
 
     def _read(self, devices: Sequence[Device]) -> None:
-        identity = {**self.settings, "dataset": DATASET_VERSION, "protocol": protocol.VERSION, **machine()}
+        identity = {**self.settings, "dataset": DATASET_VERSION, "protocol": protocol.VERSION}
         entries = begun(self.log, identity, self.space)
         self._stored = {entry["device"]: entry for entry in entries if "settings" in entry}
         _check_names(devices)
@@ -111,7 +112,7 @@ class Collection:
         repeat: int = 0,
         residents: int = RESIDENTS,
         report: Report | None = None,
-        runner: Runner = run_jobs,
+        runner: Runner | None = None,
     ) -> None:
         """Measure what is missing of `archs` on each device.
 
@@ -120,7 +121,7 @@ class Collection:
             repeat: Number of the repetition; 0 is the dataset itself.
             residents: Models in memory together, at most.
             report: Told after each batch how many measurements are done, and of how many.
-            runner: Has jobs measured and yields their outcomes.
+            runner: Has jobs measured and yields their outcomes; the device's own way when absent.
 
         Raises:
             StudyError: If too many models fail, the log cannot be written, or the models are not those of the log.
@@ -134,8 +135,9 @@ class Collection:
                 continue
             self._check_models(device)
             rng = np.random.default_rng([len(self._known), repeat])
-            jobs = [self._job(device, row) for row in todo[name].rows]
-            for outcomes in runner(device, jobs, rng, self.folder / ANCHORS, residents):
+            jobs = [self._job(device, row, repeat) for row in todo[name].rows]
+            measure = device.run_jobs if runner is None else partial(runner, device)
+            for outcomes in measure(jobs, rng, self.folder / ANCHORS, residents):
                 self._keep(name, repeat, outcomes)
                 errors = [outcome.error for outcome in outcomes if outcome.measurement is None]
                 failed, finished = failed + len(errors), finished + len(outcomes)
@@ -143,12 +145,12 @@ class Collection:
                     report(done + finished, total)
                 check_failures(failed, finished, self.max_failure_rate, errors, self.log)
 
-    def _job(self, device: Device, row: NDArray[np.int64]) -> Job:
-        return Job(tuple(map(int, row)), lambda: device.prepare(self.space.network(row, self.task)))
+    def _job(self, device: Device, row: NDArray[np.int64], repeat: int = 0) -> Job:
+        return Job((repeat, *map(int, row)), lambda: device.prepare(self.space.network(row, self.task)))
 
     def _keep(self, device: str, repeat: int, outcomes: Sequence[Outcome]) -> None:
         entries = [
-            {"device": device, "repeat": repeat, "row": list(outcome.key), **_found(outcome)} for outcome in outcomes
+            {"device": device, "repeat": repeat, "row": list(one.key[1:]), **_found(one)} for one in outcomes
         ]
         self.log.append([*(new for name, new in self._new.items() if name == device), *entries])
         self._new.pop(device, None)
@@ -192,10 +194,12 @@ class Collection:
         for name, stored in self._stored.items():
             found = [self._known.get((name, 0, key), {}).get("measurement") for key in rows]
             values[latency_column(name)] = [np.nan if one is None else one["latency_ms"] for one in found]
-            words = in_words(name, stored["settings"]["options"])
+            words = in_words(name, **{key: stored["settings"][key] for key in ("options", "machine")})
             columns.append(Column(latency_column(name), "ms", "minimize", words))
             rest |= {f"{name}.{key}": column for key, column in details(found).items()}
             facts[name] = device_facts(stored, found) | {"noise": [report.facts() for report in self.agreements(name)]}
+            if name in self.devices:
+                facts[name] |= {"references_ms": self.devices[name].known_times(self.folder / ANCHORS)}
         if all(not fact["measured"] for fact in facts.values()):
             raise StudyError(f"No model was measured. What failed stands in {self.log.path}.")
         archs = ArchBatch(self.space, np.array([entry["row"] for entry in rows.values()]))
@@ -243,8 +247,8 @@ def _check_identity(device: Entry, others: Iterable[Entry]) -> None:
     for other in others:
         if other["device"] != device["device"] and other["identity"] == device["identity"]:
             raise ConfigError(
-                f"Devices {other['device']!r} and {device['device']!r} have the same options on this machine, so they "
-                "are one device under two names. Leave one of them out."
+                f"Devices {other['device']!r} and {device['device']!r} have the same options on machines of one kind, "
+                "so they are one device under two names. Leave one of them out."
             )
 
 
@@ -254,4 +258,4 @@ def _found(outcome: Outcome) -> dict[str, Any]:
 
 
 def _settings(device: Device) -> dict[str, Any]:
-    return {"options": device.options, "plan": asdict(device.plan)}
+    return {"options": device.options, "plan": asdict(device.plan), "machine": device.machine}

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from devices import machine
-
 Entry = Mapping[str, Any]
 
 
-def in_words(name: str, options: Mapping[str, Any]) -> str:
-    """Describe a device of this machine by its options."""
-    facts, threads = machine(), f"{options['threads']} thread{'s' if options['threads'] > 1 else ''}"
+def in_words(name: str, options: Mapping[str, Any], machine: Mapping[str, str]) -> str:
+    """Describe a device by its options and its machine."""
+    threads = f"{options['threads']} thread{'s' if options['threads'] > 1 else ''}"
     return (
-        f"device {name}: {facts['processor']}, ONNX Runtime {facts['onnxruntime']} {options['provider']}, "
+        f"device {name}: {machine['processor']}, ONNX Runtime {machine['onnxruntime']} {options['provider']}, "
         f"{options['precision']}, {threads}, batch {options['batch']}, optimisation {options['optimisation']}"
     )
 

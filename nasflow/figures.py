@@ -126,7 +126,8 @@ def _device_facts(table: Table, column: str) -> dict[str, Any] | None:
     facts = devices.get(name) if isinstance(devices, Mapping) else None
     if not isinstance(facts, Mapping):
         return None
-    return {"name": name, **{key: facts[key] for key in ("options", "identity", "environment") if key in facts}}
+    kept = ("options", "identity", "environment", "references_ms")
+    return {"name": name, **{key: facts[key] for key in kept if key in facts}}
 
 
 # -- what latencies are of ---------------------------------------------------------------------------------------------

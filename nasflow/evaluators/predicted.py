@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from devices import Device, Job, Outcome, heavy_work, run_jobs
+from devices import Device, Job, Outcome, heavy_work
 from nasflow.evaluators.base import Context, Evaluation
 from nasflow.figures import refuse_other_options
 from nasflow.fitted import load_fitted
@@ -78,6 +78,9 @@ class PredictedLatency:
         self.metric = metric
         self.provides: tuple[str, ...] = (metric, deviation_of(metric))
         _check_target(target, device, file)
+        facts = target["device"] or {}
+        same = facts.get("identity") == device.identity
+        self._references: Mapping[str, float] = facts.get("references_ms", {}) if same else {}
 
     def evaluate(self, archs: ArchBatch, context: Context) -> Evaluation:
         """Predict the latencies of a batch; the notes of each tell the interval that holds it with 90 %.
@@ -100,12 +103,15 @@ class PredictedLatency:
         """Measure architectures `(n, genes)` on the device, and yield outcomes, each under its row, as they are had.
 
         Figures of one `folder` are comparable, across processes too: the device's anchors keep their known times there.
+        They begin with those that the predictor's samples stand on, so its predictions compare as well.
 
         Raises:
             DeviceError: If the device cannot measure.
         """
         jobs = [Job(tuple(map(int, row)), partial(self._prepare, row)) for row in rows]
-        yield from run_jobs(self.device, jobs, rng, folder / "anchors" / f"{self.metric}.json", BATCH)
+        state = folder / "anchors" / f"{self.metric}.json"
+        self.device.adopt(self._references, state)
+        yield from self.device.run_jobs(jobs, rng, state, BATCH)
 
     def _prepare(self, row: NDArray[np.int64]) -> bytes:
         return self.device.prepare(self.space.network(row, self.task))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from devices import RESIDENTS, Device, Job, Outcome, machine, run_jobs, trimmed_mean
+from devices import RESIDENTS, Device, Job, Outcome, machine, trimmed_mean
 from nasflow.collection import Collection
 from nasflow.flow import whole
 from nasflow.processes import in_fresh_process
@@ -128,7 +128,7 @@ def collected(measured: Measured, rows: NDArray[np.int64], residents: int) -> Co
         device: Device, jobs: Sequence[Job], rng: np.random.Generator, state: Path, most: int
     ) -> Iterator[list[Outcome]]:
         nonlocal running
-        for outcomes in run_jobs(device, jobs, rng, state, most):
+        for outcomes in device.run_jobs(jobs, rng, state, most):
             running += next((one.measurement.batch_seconds for one in outcomes if one.measurement is not None), 0.0)
             yield outcomes
 

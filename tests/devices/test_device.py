@@ -111,6 +111,24 @@ def test_a_machine_that_became_slower_gives_the_same_latency(simulated, rng, tmp
     assert anew.latency_ms == pytest.approx(5.1)
 
 
+def test_figures_of_a_second_folder_compare_with_those_of_the_first(simulated, rng, tmp_path):
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    assert _device().known_times(first) == {}
+    _device().measure([b"3.0"], rng, state=first)
+    times = _device().known_times(first)
+    assert list(times.values()) == pytest.approx([2.0]), "there is one simulated anchor"
+    simulated.slowdown = lambda now: 1.7
+    _device().adopt(times, second)
+    assert _device().known_times(second) == times
+    assert _device().measure([b"3.0"], rng, state=second)[0].latency_ms == pytest.approx(3.0)
+    own = tmp_path / "own.json"
+    _device().measure([b"3.0"], rng, state=own)
+    _device().adopt(times, own)
+    assert _device().measure([b"3.0"], rng, state=own)[0].latency_ms == pytest.approx(5.1), "it has times of its own"
+    _device(batch=2).adopt(times, tmp_path / "other.json")
+    assert _device(batch=2).known_times(tmp_path / "other.json") == {}, "they are of another device"
+
+
 def test_without_a_state_one_object_stays_on_one_scale(simulated, rng):
     device = _device()
     device.measure([b"3.0"], rng)
@@ -227,7 +245,7 @@ def test_more_threads_than_processors_are_refused(network, rng):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"transport": "locl"}, "Did you mean 'local'"),
+        ({"provider": "CPUExecutionProvidr"}, "Did you mean 'CPUExecutionProvider'"),
         ({"precision": "int4"}, "fp32, int8"),
         ({"batch": 0}, "batch=0"),
         ({"provider": "NPUExecutionProvider"}, "CPUExecutionProvider"),
@@ -251,11 +269,11 @@ def test_the_anchors_are_the_same_networks_in_every_run():
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
 def test_configurations_build_devices(name):
-    assert (CONF / f"{name}.yaml").read_text().startswith(f"# nasflow search device={name}\n")
+    assert (CONF / f"{name}.yaml").read_text().startswith(f"# nasflow search device={name}")
     with composer():
         from hydra import compose
 
-        config = compose(f"device/{name}").device
+        config = compose(f"device/{name}", ["device.host=pi"] if name == "ssh" else []).device
     device = instantiate(config)
     assert isinstance(device, Device)
     assert device.name == name

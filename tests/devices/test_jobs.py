@@ -40,7 +40,8 @@ def _run(device, jobs, tmp_path, **arguments):
     return list(run_jobs(device, jobs, np.random.default_rng(0), tmp_path / "anchors.json", **arguments))
 
 
-def test_all_models_are_measured_in_batches_of_bounded_size(tmp_path):
+def test_all_models_are_measured_in_batches_of_bounded_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs_module, "_BATCH_SECONDS", 1e9)
     device = Watched()
     batches = _run(device, [_job(device, width) for width in range(1, 24)], tmp_path, residents=10)
     assert [outcome.key for batch in batches for outcome in batch] == [(width,) for width in range(1, 24)]

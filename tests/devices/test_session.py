@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from devices.onnx_file import count_operators, graph_name
 from devices.quantize import quantize
 from devices.session import SessionConfig, describe, is_quantized, load
 from searchspaces.errors import DeviceError
@@ -93,7 +96,7 @@ def test_a_model_that_fails_only_when_it_runs_is_refused():
 
 def test_unknown_names_list_the_choices():
     with pytest.raises(DeviceError, match="Did you mean 'CPUExecutionProvider'"):
-        SessionConfig(provider="CPUExecutionProvidr")
+        SessionConfig(provider="CPUExecutionProvidr").check_provider()
     with pytest.raises(DeviceError, match="all, basic, disabled, extended"):
         SessionConfig(optimisation="fast")
     with pytest.raises(DeviceError, match="threads=0"):
@@ -146,3 +149,21 @@ def test_integer_graphs_are_told_from_others():
 
 def test_models_are_called_by_their_graphs_name(network):
     assert describe(to_onnx(network).SerializeToString()) == "model 'tiny'"
+
+
+def test_models_are_read_without_onnx_as_onnx_reads_them(network):
+    model = quantize(to_onnx(network), np.zeros((1, 3, 16, 16), np.float32))
+    domain = _relu([1], op="Gelu", domain="com.microsoft")
+    for proto in (model, to_onnx(network), domain, _relu([1], domain="ai.onnx")):
+        data = proto.SerializeToString()
+        keys = [f"{n.domain}:{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in proto.graph.node]
+        assert count_operators(data) == {key: keys.count(key) for key in sorted(set(keys))}
+        assert graph_name(data) == proto.graph.name
+    torn = 0
+    for end in range(len(data)):
+        try:
+            assert count_operators(data[:end]) == {"Relu": 1}, "the graph is whole, and what follows it is missing"
+        except ValueError as error:
+            assert re.search("graph|early|wire", str(error))
+            torn += 1
+    assert torn > len(data) // 2

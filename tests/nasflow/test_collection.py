@@ -32,6 +32,16 @@ class Picky(Device):
         return model[: len(model) // 2] if network.name in self.broken else model
 
 
+class Elsewhere(Device):
+    """A device whose machine is said to be another one."""
+
+    processor = "another"
+
+    @property
+    def machine(self) -> dict[str, str]:
+        return super().machine | {"processor": self.processor}
+
+
 def archs(n: int) -> ArchBatch:
     return distinct(SPACE, n, np.random.default_rng(0))
 
@@ -114,6 +124,20 @@ def test_devices_of_one_folder_differ(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'a' and 'c' have the same options"):
         opened(tmp_path, Device("c"))
     opened(tmp_path, Device("c", batch=2))
+
+
+def test_each_device_stays_on_its_machine(tmp_path: Path) -> None:
+    here, there = Device(**PLAN), Elsewhere("there", **PLAN)
+    assert here.identity != there.identity
+    for device in (here, there):
+        opened(tmp_path / device.name, device).run(archs(1))
+    table = opened(tmp_path / "there", there).table({})[0]
+    assert table.columns["there_latency_ms"].provenance.startswith("device there: another, ONNX Runtime")
+    assert table.provenance["devices"]["there"]["machine"]["processor"] == "another"
+    opened(tmp_path / "local", here, there)
+    there.processor = "a third"
+    with pytest.raises(StudyError, match=r'there\.machine\.processor: was "another", is now "a third"'):
+        opened(tmp_path / "there", there)
 
 
 def test_one_collection_at_a_time(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_commands_are_found() -> None:
 
 # Leaves that cannot be built from nothing, and what they need; None where it is a running service.
 NEEDS: dict[tuple[str, str], list[str] | None] = {
+    ("device", "ssh"): ["device.host=pi"],
     ("encoding", "caz"): [
         "encoding.encodings.cate.path={tmp}/cate.safetensors",
         "encoding.encodings.arch2vec.path={tmp}/arch2vec.safetensors",

@@ -19,8 +19,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from devices import Device, Job, Measurement, Outcome
+from nasflow.collection import ANCHORS
 from nasflow.evaluators import Context, PredictedLatency
-from nasflow.evaluators import predicted as module
 from nasflow.flow import InfeasibleError, Search, search
 from nasflow.jobs.collect import DATASET
 from nasflow.models import weights_path
@@ -117,7 +117,7 @@ class KnownDevice:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> KnownDevice:
     known = KnownDevice()
-    monkeypatch.setattr(module, "run_jobs", known)
+    monkeypatch.setattr(Device, "run_jobs", lambda *given: known(*given))  # a function, so that it is a method
     return known
 
 
@@ -225,6 +225,7 @@ def test_another_machine_is_told(
     assert "another machine" not in caplog.text
     evaluator(rewritten(fitted["right"], tmp_path / "other.safetensors", elsewhere))
     assert "another machine or with other versions (processor Some board" in caplog.text
+    assert not evaluator(tmp_path / "other.safetensors")._references, "their anchors tell nothing of this machine"
 
 
 def test_a_refused_predictor_leaves_no_trace(fitted: dict[str, Path], tmp_path: Path) -> None:
@@ -376,7 +377,7 @@ def test_an_interrupted_measuring_goes_on(
 ) -> None:
     whole, _ = search(*overrides(fitted["wrong"]), folder=tmp_path / "whole")
     stopped = KnownDevice(stop=1)
-    monkeypatch.setattr(module, "run_jobs", stopped)
+    monkeypatch.setattr(Device, "run_jobs", stopped)
     with pytest.raises(KeyboardInterrupt):
         search(*overrides(fitted["wrong"]), folder=tmp_path / "cut")
     assert len(stopped.measured) == 4
@@ -391,13 +392,13 @@ def test_an_interrupted_measuring_goes_on(
     }
 
     rest = KnownDevice()
-    monkeypatch.setattr(module, "run_jobs", rest)
+    monkeypatch.setattr(Device, "run_jobs", rest)
     run, models = search(*overrides(fitted["wrong"]), folder=tmp_path / "cut")
     assert not rest.measured.keys() & stopped.measured.keys(), "nothing is measured twice"
     assert {model.slot for model in models} == true_front(run.study.verified())
     assert set(slots(whole.front(whole.study.verified()))) == {model.slot for model in models}
     again = KnownDevice()
-    monkeypatch.setattr(module, "run_jobs", again)
+    monkeypatch.setattr(Device, "run_jobs", again)
     search(*overrides(fitted["wrong"]), folder=tmp_path / "cut")
     assert not again.measured
 
@@ -421,7 +422,7 @@ def test_a_model_that_the_device_refuses_is_no_candidate(
     fitted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusing = KnownDevice(refused=[0])
-    monkeypatch.setattr(module, "run_jobs", refusing)
+    monkeypatch.setattr(Device, "run_jobs", refusing)
     run, models = search(*overrides(fitted["right"]), folder=tmp_path)
     (failed,) = [one for one in run.study.verified() if one.state == "failed"]
     assert failed.error == "latency_ms could not be measured: ONNX Runtime refuses it."
@@ -433,7 +434,7 @@ def test_a_model_that_the_device_refuses_is_no_candidate(
 def test_a_device_that_gives_nothing_is_told(
     fitted: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "run_jobs", lambda *given: iter(()))
+    monkeypatch.setattr(Device, "run_jobs", lambda *given: iter(()))
     with pytest.raises(DeviceError, match="local gave no figures of"):
         search(*overrides(fitted["right"], budget=5), folder=tmp_path)
 
@@ -504,6 +505,9 @@ def test_collect_fit_and_search(tmp_path: Path) -> None:
     assert all(entry["trained"] and entry["test_accuracy"] > 0 for entry in entries)
     kept = {one.slot for one in records if weights_path(folder["run"], one.slot, one.row).exists()}
     assert kept == {one.slot for one in records if one in front or unmeasured(one)}
+    scales = [folder["set"] / ANCHORS, folder["run"] / "anchors" / "latency_ms.json"]
+    first, second = (json.loads(scale.read_text())["references_ms"] for scale in scales)
+    assert first == second, "what was predicted and what was measured are on one scale"
 
 
 def test_a_changed_predictor_is_noticed(fitted: dict[str, Path], tmp_path: Path, device: KnownDevice) -> None:
