@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class KnownDevice:
-    """Stands for `run_jobs`: gives the shipped latencies.
+    """Stands for `Device.run_jobs`: gives the shipped latencies.
 
     Args:
         stop: Batches after which it is interrupted.
@@ -94,6 +95,9 @@ class KnownDevice:
     def __init__(self, stop: int | None = None, refused: Sequence[int] = ()) -> None:
         self.stop, self.refused = stop, refused
         self.measured: Counter[tuple[int, ...]] = Counter()
+
+    def __get__(self, device: Device, kind: type[Device]) -> Any:
+        return partial(self, device)
 
     def __call__(
         self, device: Device, jobs: Sequence[Job], rng: np.random.Generator, state: Path, residents: int
@@ -117,7 +121,7 @@ class KnownDevice:
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> KnownDevice:
     known = KnownDevice()
-    monkeypatch.setattr(Device, "run_jobs", lambda *given: known(*given))  # a function, so that it is a method
+    monkeypatch.setattr(Device, "run_jobs", known)
     return known
 
 
