@@ -286,7 +286,7 @@ class NeuralPredictor(Predictor):
     def _features(self, archs: ArchBatch) -> Tensor:
         if self.encoding is None:
             return torch.zeros(len(archs), 0)
-        return torch.from_numpy(self.encoding.encode(archs)).float()
+        return torch.tensor(self.encoding.encode(archs), dtype=torch.float32)
 
     def _columns_of(self, space: GeneSpace) -> list[str]:
         return [] if self.encoding is None else self.encoding.columns(search_space(ArchBatch(space, [])))
