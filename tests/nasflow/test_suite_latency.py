@@ -138,7 +138,7 @@ class Spy(Predictor):
 
 def test_samples_sources_and_tests_are_apart(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     suite, spy = LatencyFewShot({"T": device_task(path)}, METHODS, samples=[20]), Spy()
-    monkeypatch.setattr(suite, "_predictor", lambda *_: spy)
+    monkeypatch.setattr(suite._kept, "predictor", lambda *_: spy)
     suite.run(Cell("T", "gp", 20, 0))
     assert len(spy.seen) == 2, "one for each target device"
     for samples, others, tested in spy.seen:
@@ -153,7 +153,7 @@ def test_sources_may_be_devices_of_another_space(path: str, tmp_path: Path) -> N
     archs = ArchBatch.sample(space, 200, np.random.default_rng(1)).unique()
     figures = np.exp(LayerCosts().encode(archs)[:, 0])
     chains = tmp_path / "chains.parquet"
-    Table(archs, {"phone_ms": figures}, [Column("phone_ms", unit="ms")]).save(chains)
+    Table(archs, {"phone_latency_ms": figures}, [Column("phone_latency_ms", unit="ms")]).save(chains)
     given = {"sources": [], "targets": ["phone"], "encodings": {"costs": LayerCosts()}, "unreduced": False}
     task = replace(device_task(path, **given), space=space, table=str(chains), elsewhere=device_task(path))
     assert [(s.name, len(s.archs), s.archs.space.name) for s in task.learned_from(0)] == [
