@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.stats import norm, t
 from threadpoolctl import ThreadpoolController
 
 from searchspaces.errors import PredictorError
@@ -20,6 +21,9 @@ _STEPS = 30  # of an ascent
 _WIDTH = 2.0  # how far an ascent may lead, in natural logarithms
 _HOPELESS = 1e10
 _REFITS = 6  # at most, for outliers
+_PRIOR = 4  # samples' worth of belief that the stated deviations are right
+_MOST_LEFT_OUT = 200  # samples up to which leaving some out is worth its time
+_QUANTILE = 0.95
 Matrix = NDArray[np.float64]
 
 _BLAS = ThreadpoolController()
@@ -50,16 +54,22 @@ class GaussianProcess:
         seed: Seed of the draws.
         outliers: Errors on left-out samples beyond so many standard deviations, estimated by their median, are cut to
             that (Huber's pseudo-values), and the process is fitted again; None for samples without outliers.
+        folds: Parts of the samples that are left out in turn, and predicted by a process that was fitted to the others,
+            to find what standard deviations are scaled by: of few samples, settings chosen with all of them know too
+            much. 0 to keep the settings, and for more than 200 samples.
 
     Attributes:
         evidence: Logarithm of the mean marginal likelihood of the settings, after `fit`.
     """
 
-    def __init__(self, draws: int = 128, ascents: int = 2, seed: int = 0, outliers: float | None = None) -> None:
+    def __init__(
+        self, draws: int = 128, ascents: int = 2, seed: int = 0, outliers: float | None = None, folds: int = 0
+    ) -> None:
         self.draws = draws
         self.ascents = ascents
         self.seed = seed
         self.outliers = outliers
+        self.folds = folds
 
     @on_one_thread
     def fit(self, grams: Matrix, y: Matrix) -> "GaussianProcess":
@@ -78,6 +88,13 @@ class GaussianProcess:
                 f"An exact Gaussian process takes at most {MOST_SAMPLES} samples, but got {n}. Give it a part of them, "
                 "or take predictor=trees."
             )
+        self._settle(grams, y)
+        refitted = self.folds and 1 < n <= _MOST_LEFT_OUT
+        self._calibration = self._cross_calibrated(grams, y) if refitted else self._calibrated(y)
+        return self
+
+    def _settle(self, grams: Matrix, y: Matrix) -> None:
+        """Find settings, and what is left of outliers."""
         self._fit_once(grams, y)
         self._cut = y
         for _ in range(_REFITS if self.outliers is not None else 0):
@@ -86,8 +103,6 @@ class GaussianProcess:
                 break
             self._cut = cut
             self._fit_once(grams, cut)
-        self._calibration = self._calibrated(y)
-        return self
 
     def _fit_once(self, grams: Matrix, y: Matrix) -> None:
         rng = np.random.default_rng(self.seed)
@@ -150,6 +165,26 @@ class GaussianProcess:
         # A handful of errors says little about a ratio: it counts in full from some dozens of samples on.
         return float(ratio ** (len(y) / (len(y) + 10)))
 
+    def _cross_calibrated(self, grams: Matrix, y: Matrix) -> float:
+        """Ratio of left-out errors to the standard deviations stated for them, by processes that never saw them.
+
+        A few errors more, as large as stated, stand for what is believed before. That few samples tell the ratio with
+        error is made up for by Student's distribution, so that intervals of 1.645 deviations hold 90 %.
+        """
+        n = len(y)
+        folds = np.random.default_rng(self.seed).permutation(n) % min(self.folds, n)
+        ratios = np.empty(n)
+        for fold in range(int(folds.max()) + 1):
+            out, kept = folds == fold, folds != fold
+            other = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers)
+            other._settle(grams[:, kept][:, :, kept], y[kept])
+            other._calibration = 1.0
+            used = grams[other.used]
+            mean, std = other.predict(used[:, out][:, :, kept], np.diagonal(used, axis1=1, axis2=2)[:, out])
+            ratios[out] = (y[out] - mean) / std
+        ratio = max(1.0, float(np.sqrt((ratios @ ratios + _PRIOR) / (n + _PRIOR))))
+        return ratio * float(t.ppf(_QUANTILE, n - 1) / norm.ppf(_QUANTILE))
+
     @on_one_thread
     def predict(self, cross: Matrix, diagonal: Matrix) -> tuple[Matrix, Matrix]:
         """Return mean and standard deviation `(k,)` at k places, noise of the samples included.
@@ -175,7 +210,8 @@ class GaussianProcess:
         """Return what `restore` needs beside the Gram matrices and the samples."""
         # -inf is no number in JSON; so small a weight means the same.
         settings = np.maximum(self._settings, _NOTHING)
-        found = {"settings": settings.tolist(), "weights": self._weights.tolist(), "evidence": self.evidence}
+        numbers = {"evidence": self.evidence, "calibration": self._calibration}
+        found = {"settings": settings.tolist(), "weights": self._weights.tolist(), **numbers}
         return found | ({"cut": self._cut.tolist()} if self.outliers is not None else {})
 
     @on_one_thread
@@ -187,7 +223,7 @@ class GaussianProcess:
         self._weights = np.array(state["weights"])
         self.evidence = float(state["evidence"])
         self._condition(grams, self._standardised(self._cut))
-        self._calibration = self._calibrated(y)
+        self._calibration = float(state["calibration"])
         return self
 
 

@@ -88,12 +88,15 @@ def run_cell(suite: Suite, cell: Cell, cache: Path) -> Mapping[str, Any]:
     if path.exists():
         try:
             stored: Mapping[str, Any] = json.loads(path.read_text())["result"]
-            return stored
+            if stored["metrics"]:
+                return stored
         except (ValueError, KeyError):
             logger.warning("%s is damaged: this cell runs again.", path)
     start = time.perf_counter()
     metrics = dict(suite.run(cell))
     result = {"metrics": metrics, "seconds": time.perf_counter() - start}
+    if not metrics:  # which cells a suite passes over is no part of their settings
+        return result
     cache.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps({"cell": identity, "result": result}))
     return result

@@ -31,9 +31,11 @@ class GaussianProcessPredictor(EncodedPredictor):
 
     Attributes:
         outliers: See `GaussianProcess`.
+        folds: See `GaussianProcess`.
     """
 
     outliers: float | None = None
+    folds: int = 0
 
     def __init__(self, encoding: Encoding, draws: int = 64, ascents: int = 2, seed: int = 0) -> None:
         super().__init__(encoding, seed)
@@ -54,7 +56,7 @@ class GaussianProcessPredictor(EncodedPredictor):
             parts, target = [part[kept] for part in parts], target[kept]
         self._kernels = self._between(parts)
         grams = self._kernels(parts)
-        self._process = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers)
+        self._process = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers, self.folds)
         if learned is None:
             self._process.fit(grams, target)
         else:

@@ -28,20 +28,27 @@ class LatencyGaussianProcess(GaussianProcessPredictor):
         draws: Settings of the kernels to draw, see `GaussianProcess`.
         ascents: How many of them to improve.
         outliers: See `GaussianProcess`.
+        folds: See `GaussianProcess`.
         seed: Seed of the draws.
     """
 
     scale = Logarithm
 
     def __init__(
-        self, encoding: Encoding, draws: int = 64, ascents: int = 2, outliers: float | None = 2.0, seed: int = 0
+        self,
+        encoding: Encoding,
+        draws: int = 64,
+        ascents: int = 2,
+        outliers: float | None = 2.0,
+        folds: int = 5,
+        seed: int = 0,
     ) -> None:
         super().__init__(encoding, draws, ascents, seed)
-        self.outliers = outliers
+        self.outliers, self.folds = outliers, folds
         self._devices = SourceDevices(encoding, seed)
 
     def _twin(self) -> "LatencyGaussianProcess":
-        return LatencyGaussianProcess(self.encoding, self.draws, self.ascents, self.outliers, self.seed)
+        return LatencyGaussianProcess(self.encoding, self.draws, self.ascents, self.outliers, self.folds, self.seed)
 
     def _between(self, parts: list[Features]) -> Kernels:
         return Kernels(parts, lengths=(1.5,), common_lengths=(1.0,), single_lengths=())

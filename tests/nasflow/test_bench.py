@@ -11,6 +11,7 @@ import pytest
 
 from devices import heavy_work
 from nasflow.config import composed, instantiate
+from nasflow.jobs.bench import run_cell
 from nasflow.suites import BuildThroughput, Cell, build_throughput
 from searchspaces.errors import ConfigError, DeviceError
 from searchspaces.nb201 import NB201
@@ -62,6 +63,32 @@ def test_nothing_but_a_method_that_lacks_its_package_is_an_error(tmp_path: Path)
     assert "the extra `dev`" in text
     assert "Traceback" not in text
     assert not (tmp_path / "results.json").exists()
+
+
+class PassesOver:
+    """A suite that runs only the cells of some seeds."""
+
+    name, tasks, methods, samples, seeds, version, published = "passes", ("a",), ("b",), (0,), 3, 1, ()
+
+    def __init__(self, seeds: int) -> None:
+        self.ran: list[int] = []
+        self._seeds = seeds
+
+    def run(self, cell: Cell) -> dict[str, float]:
+        self.ran.append(cell.seed)
+        return {"figure": 1.0} if cell.seed < self._seeds else {}
+
+    def settings(self) -> dict[str, float]:
+        return {}
+
+
+def test_cells_that_were_passed_over_run_once_they_are_asked_for(tmp_path: Path) -> None:
+    few, more = PassesOver(1), PassesOver(3)
+    for suite in (few, more):
+        for seed in range(3):
+            run_cell(suite, Cell("a", "b", 0, seed), tmp_path)
+    assert few.ran == [0, 1, 2]
+    assert more.ran == [1, 2]
 
 
 def test_timing_has_the_machine_to_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

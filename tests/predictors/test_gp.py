@@ -65,6 +65,24 @@ def test_stated_intervals_hold_what_they_say(rng):
     assert np.mean(inside) == pytest.approx(0.9, abs=0.04)
 
 
+@pytest.mark.parametrize(("n", "least"), [(6, 0.85), (12, 0.85), (24, 0.86)])
+def test_intervals_of_few_samples_hold_what_they_say_where_folds_are_left_out(rng, n, least):
+    inside = {folds: [] for folds in (0, 5)}
+    for _ in range(60):
+        x, z = rng.normal(size=(n, 6)), rng.normal(size=(100, 6))
+        truth = rng.normal(size=6)
+        y, there = x @ truth + rng.normal(size=n), z @ truth + rng.normal(size=100)
+        grams = np.concatenate([_grams(x[:, part], x[:, part]) for part in np.eye(6, dtype=bool)])
+        cross = np.concatenate([_grams(z[:, part], x[:, part]) for part in np.eye(6, dtype=bool)])
+        diagonal = np.concatenate([np.stack([z[:, i] ** 2, np.ones(100)]) for i in range(6)])
+        for folds, shares in inside.items():
+            process = GaussianProcess(16, 1, folds=folds).fit(grams, y)
+            mean, std = process.predict(cross[process.used], diagonal[process.used])
+            shares.append(np.mean(np.abs(mean - there) < 1.645 * std))
+    assert least < np.mean(inside[5]) < 0.96
+    assert np.mean(inside[0]) < np.mean(inside[5])
+
+
 def test_uncertainty_grows_away_from_the_samples(rng):
     x = rng.normal(size=(30, 2))
     y = np.sin(x[:, 0])
