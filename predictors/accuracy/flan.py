@@ -1,11 +1,12 @@
 """FLAN (arXiv 2403.02484): graph flow and attention, gated by embeddings of operations."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from predictors.accuracy.layers import FlowAttention, GraphFlow, attention_mask, mlp
+from predictors.accuracy.layers import FlowAttention, GraphFlow, attention_mask, mlp, split
 from predictors.encodings import Encoding
 from predictors.graphs import WIDTH, Graphs
 from predictors.training import GraphNetwork, NeuralPredictor, Samples, hinge_loss
@@ -45,7 +46,7 @@ class FlanNetwork(GraphNetwork):
         """Return vectors `(n, width)`: the sum over used vertices but the input, by the root of their number."""
         ops, mask, inputs = self.ops(graphs.ops), attention_mask(graphs.incoming), graphs.inputs[..., None]
         nodes = inputs * self.nodes[0] + (1 - inputs) * self.nodes[1]
-        first = self._attentions[0].project(nodes)  # operations enter by the gates alone: the same in each pass
+        first = split(self._attentions[0].project, nodes, 2)  # operations enter by the gates alone: one for all passes
         y = self._forward_pass(first, graphs.incoming, mask, ops)
         for _ in range(self.timesteps - 1):
             back = self._backward_pass(y, graphs, ops)
@@ -58,17 +59,17 @@ class FlanNetwork(GraphNetwork):
     def _attentions(self) -> list[FlowAttention]:
         return cast("list[FlowAttention]", list(self.forward_layers))
 
-    def _forward_pass(self, first: Tensor, incoming: Tensor, mask: Tensor, ops: Tensor) -> Tensor:
-        gates = self.forward_gates(ops).sigmoid().chunk(len(self.forward_layers), -1)
-        y: Tensor = self._attentions[0](first, incoming, mask, gates[0])
-        for layer, gate in zip(self._attentions[1:], gates[1:], strict=True):
-            y = layer(layer.project(y.relu()), incoming, mask, gate)
+    def _forward_pass(self, first: Sequence[Tensor], incoming: Tensor, mask: Tensor, ops: Tensor) -> Tensor:
+        gates = [gate.sigmoid() for gate in split(self.forward_gates, ops, 2 * len(self.forward_layers))]
+        y: Tensor = self._attentions[0](first, incoming, mask, gates[:2])
+        for i, layer in enumerate(self._attentions[1:], 1):
+            y = layer(split(layer.project, y.relu(), 2), incoming, mask, gates[2 * i : 2 * i + 2])
         return y
 
     def _backward_pass(self, y: Tensor, graphs: Graphs, ops: Tensor) -> Tensor:
         """Send what arrived at the output back along the edges."""
         outputs, outgoing = graphs.outputs[:, None], graphs.incoming.mT
-        gates = self.backward_gates(ops).sigmoid().chunk(len(self.backward_layers), -1)
+        gates = [gate.sigmoid() for gate in split(self.backward_gates, ops, len(self.backward_layers))]
         back: Tensor = outputs.mT * self.convert(outputs @ y)
         for i, (layer, gate) in enumerate(zip(self.backward_layers, gates, strict=True)):
             back = layer(back.relu() if i else back, outgoing, gate)

@@ -55,21 +55,39 @@ class FlowAttention(nn.Module):
 
     def weights(self, h: Tensor, mask: Tensor) -> Tensor:
         """Return the attention `(n, v, v)` of projected features `(n, v, outputs)`; `mask` is as for `forward`."""
-        return functional.leaky_relu(torch.baddbmm(mask, h * self.attend, h.mT), 0.2).softmax(-1)
+        return _attention(mask, h * self.attend, h)
 
-    def forward(self, projected: Tensor, incoming: Tensor, mask: Tensor, gates: Tensor) -> Tensor:
+    def forward(self, projected: Sequence[Tensor], incoming: Tensor, mask: Tensor, gates: Sequence[Tensor]) -> Tensor:
         """Return new features `(n, v, outputs)`.
 
         Args:
-            projected: `project(x)` of features x, shape `(n, v, 2 * outputs)`.
+            projected: `split(project, x, 2)` of features x, each `(n, v, outputs)`.
             incoming: Shape `(n, v, v)`: 1 at `[i, b, a]` for an edge from a to b.
             mask: As `attention_mask` returns it.
-            gates: Of the flow and of the attention, shape `(n, v, 2 * outputs)`.
+            gates: Of the flow and of the attention, each `(n, v, outputs)`.
         """
-        flow, h = projected.chunk(2, -1)
-        flow_gate, gate = gates.chunk(2, -1)
-        attended: Tensor = self.norm(gate * (self.weights(h, mask) @ h))
-        return (_flow(flow, self.bias, incoming, flow_gate) + attended) / 2
+        flow, h = projected
+        return self._average(_flow(flow, self.bias, incoming, gates[0]), self.weights(h, mask) @ h, gates[1])
+
+    def arriving(self, x: Tensor, at: Tensor, incoming: Tensor, mask: Tensor, gates: Sequence[Tensor]) -> Tensor:
+        """Return the new features `(n, 1, outputs)` of one vertex each: its neighbours are taken in, then projected.
+
+        Args:
+            x: Features `(n, v, inputs)`.
+            at: Shape `(n, 1, v)`: 1 for that vertex, else 0.
+            incoming: As for `forward`.
+            mask: As for `forward`.
+            gates: Of that vertex, each `(n, 1, outputs)`.
+        """
+        flow, h = self.project.weight.chunk(2)
+        own, before = at @ x, (at @ incoming) @ x
+        of_vertex = mask.gather(1, at.argmax(-1, keepdim=True).expand(-1, 1, mask.shape[-1]))
+        attention = _attention(of_vertex, functional.linear(own, h) * self.attend @ h, x)
+        carried = torch.addcmul(functional.linear(own, flow) + self.bias, gates[0], functional.linear(before, flow))
+        return self._average(carried, functional.linear(attention @ x, h), gates[1])
+
+    def _average(self, flow: Tensor, attended: Tensor, gate: Tensor) -> Tensor:
+        return flow.lerp(self.norm(gate * attended), 0.5)
 
 
 def attention_mask(incoming: Tensor) -> Tensor:
@@ -85,6 +103,16 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int, dropout: float = 0.0) 
         layers += [nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout)]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def split(linear: nn.Linear, x: Tensor, parts: int) -> list[Tensor]:
+    """Return the parts of `linear(x)`, each in memory of its own: the gradients of views take a copy to be joined."""
+    biases = [None] * parts if linear.bias is None else linear.bias.chunk(parts)
+    return [functional.linear(x, *pair) for pair in zip(linear.weight.chunk(parts), biases, strict=True)]
+
+
+def _attention(mask: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
+    return functional.leaky_relu(torch.baddbmm(mask, queries, keys.mT), 0.2).softmax(-1)
 
 
 def _flow(projected: Tensor, bias: Tensor, incoming: Tensor, gate: Tensor) -> Tensor:

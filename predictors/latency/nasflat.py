@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from predictors.accuracy.layers import FlowAttention, attention_mask, mlp
+from predictors.accuracy.layers import FlowAttention, attention_mask, mlp, split
 from predictors.encodings import Encoding
 from predictors.graphs import WIDTH, Graphs
 from predictors.latency.neural import DeviceEmbedding, DeviceNetwork, DeviceSamples
@@ -33,12 +33,26 @@ class Passes(nn.Module):
         self.layers = nn.ModuleList(FlowAttention(width if i else inputs, width) for i in range(layers))
         self.gates = nn.ModuleList(nn.Linear(ops, 2 * width) for _ in range(layers))
 
-    def forward(self, x: Tensor, ops: Tensor, incoming: Tensor, mask: Tensor) -> Tensor:
-        """Return features `(n, v, width)` of vertices with features x `(n or 1, v, inputs)` and operations."""
-        for i, (layer, gate) in enumerate(zip(cast("list[FlowAttention]", list(self.layers)), self.gates, strict=True)):
-            projected = layer.project(x.relu() if i else x).expand(len(ops), -1, -1)
-            x = layer(projected, incoming, mask, gate(ops).sigmoid())
+    def forward(self, x: Tensor, ops: Tensor, incoming: Tensor, mask: Tensor, at: Tensor | None = None) -> Tensor:
+        """Return features `(n, v, width)` of vertices with features x `(n or 1, v, inputs)` and operations.
+
+        With `at`, shape `(n, 1, v)`, those of one vertex each, `(n, 1, width)`, and what is not needed for them is left
+        out.
+        """
+        pairs = zip(
+            cast("list[FlowAttention]", list(self.layers)), cast("list[nn.Linear]", list(self.gates)), strict=True
+        )
+        for i, (layer, gate) in enumerate(pairs):
+            x = x.relu() if i else x
+            if at is not None and i == len(self.layers) - 1:
+                return layer.arriving(x, at, incoming, mask, _opened(gate, at @ ops))
+            projected = [part.expand(len(ops), -1, -1) for part in split(layer.project, x, 2)]
+            x = layer(projected, incoming, mask, _opened(gate, ops))
         return x
+
+
+def _opened(gate: nn.Linear, ops: Tensor) -> list[Tensor]:
+    return [part.sigmoid() for part in split(gate, ops, 2)]
 
 
 class NasflatNetwork(DeviceNetwork):
@@ -69,7 +83,7 @@ class NasflatNetwork(DeviceNetwork):
         incoming, mask, vertices = graphs.incoming, attention_mask(graphs.incoming), graphs.used.shape[1]
         hardware = self.of(device, len(graphs))[:, None].expand(-1, vertices, -1)
         ops = torch.cat([self.ops(graphs.ops), hardware], -1)
-        arrived = graphs.outputs[:, None] @ self.refining(ops, ops, incoming, mask)
+        arrived = self.refining(ops, ops, incoming, mask, graphs.outputs[:, None])
         summary = self.summary(arrived).expand(-1, vertices, -1)
         ops = self.refined(torch.cat([ops, summary], -1))
         y = self.passes(self.positions(_waves(vertices))[None], ops, incoming, mask)

@@ -8,7 +8,7 @@ import torch
 
 from nasflow.testing.predictors import target
 from predictors.accuracy.flan import FLAN, FlanNetwork
-from predictors.accuracy.layers import FlowAttention, GraphFlow, attention_mask
+from predictors.accuracy.layers import FlowAttention, GraphFlow, attention_mask, split
 from predictors.graphs import graphs
 from searchspaces.arch import ArchBatch
 from searchspaces.nb101 import NB101
@@ -45,15 +45,24 @@ def test_what_follows_in_a_graph_does_not_reach_back_in_a_forward_layer() -> Non
     incoming = torch.zeros(1, 4, 4)
     incoming[0, 1, 0] = incoming[0, 2, 1] = incoming[0, 3, 1] = 1
     layer, flow = FlowAttention(5, 6), GraphFlow(5, 6)
-    x, gates = torch.randn(1, 4, 5), torch.rand(1, 4, 12)
+    x, gates = torch.randn(1, 4, 5), torch.rand(2, 1, 4, 6)
     changed = x.clone()
     changed[0, 2] += 1
     for run in (
-        lambda x: layer(layer.project(x), incoming, attention_mask(incoming), gates),
-        lambda x: flow(x, incoming, gates[..., :6]),
+        lambda x: layer(split(layer.project, x, 2), incoming, attention_mask(incoming), gates),
+        lambda x: flow(x, incoming, gates[0]),
     ):
         moved = (run(x) != run(changed)).any(-1)[0]
         assert moved.tolist() == [False, False, True, False]
+
+
+def test_features_of_one_vertex_are_those_among_all() -> None:
+    torch.manual_seed(0)
+    batch = graphs(ArchBatch.sample(NB101(), 30, np.random.default_rng(0)))
+    layer, mask, at = FlowAttention(5, 6), attention_mask(batch.incoming), batch.outputs[:, None]
+    x, gates = torch.randn(*batch.used.shape, 5), torch.rand(2, *batch.used.shape, 6)
+    everywhere = layer(split(layer.project, x, 2), batch.incoming, mask, gates)
+    torch.testing.assert_close(layer.arriving(x, at, batch.incoming, mask, at @ gates), at @ everywhere)
 
 
 def test_a_closed_gate_leaves_a_vertex_its_own_features() -> None:
