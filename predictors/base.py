@@ -74,9 +74,12 @@ class Predictor(ABC):
 
     Attributes:
         space: The space of the samples it was fitted to; None before.
+        calibrates: Whether a fit may leave out samples in turn, and fit again, to find standard deviations; those of
+            one that does not are too small.
     """
 
     space: GeneSpace | None = None
+    calibrates: bool = True
 
     def fit(self, archs: ArchBatch, y: ArrayLike, sources: Sequence[SourceSamples] = ()) -> "Predictor":
         """Learn from samples, and forget what was learned before.

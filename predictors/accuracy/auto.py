@@ -92,11 +92,15 @@ class Auto(Predictor):
         self, predictor: Predictor, archs: ArchBatch, y: NDArray[np.float64], sources: Sequence[SourceSamples]
     ) -> NDArray[np.float64]:
         found = np.empty(len(y))
-        for train, test in KFold(min(self.folds, len(y)), shuffle=True, random_state=self.seed).split(y):
-            try:
-                found[test] = predictor.fit(archs[train], y[train], sources).predict(archs[test]).mean
-            except PredictorError:  # the figures of this fold are all the same
-                found[test] = y[train].mean()
+        calibrates, predictor.calibrates = predictor.calibrates, False
+        try:
+            for train, test in KFold(min(self.folds, len(y)), shuffle=True, random_state=self.seed).split(y):
+                try:
+                    found[test] = predictor.fit(archs[train], y[train], sources).predict(archs[test]).mean
+                except PredictorError:  # the figures of this fold are all the same
+                    found[test] = y[train].mean()
+        finally:
+            predictor.calibrates = calibrates
         return found
 
     def _best(self, left_out: Mapping[str, NDArray[np.float64]], y: NDArray[np.float64]) -> tuple[str, str]:

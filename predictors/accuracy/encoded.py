@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples
+from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples, same_sources
 from predictors.encodings import Encoding, Features
 from predictors.normalisation import NormalScores, Scale
 from searchspaces.arch import ArchBatch
@@ -39,6 +39,7 @@ class EncodedPredictor(Predictor):
     def __init__(self, encoding: Encoding, seed: int = 0) -> None:
         self.encoding = encoding
         self.seed = seed
+        self._learned_from: list[SourceSamples] = []
 
     @abstractmethod
     def _learn(self, parts: list[Features], target: Vector, learned: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -63,10 +64,14 @@ class EncodedPredictor(Predictor):
         self._begin(None)
 
     def _fit_sources(self, sources: Sequence[SourceSamples]) -> None:
-        """Learn from sources of the target's own space."""
+        """Learn from sources of the target's own space; nothing is done where they are those of the last time."""
+        if self._learned_from and same_sources(self._learned_from, sources):
+            return
+        self._learned_from = []
         self._sources = [self._twin() for _ in sources]
         for model, source in zip(self._sources, sources, strict=True):
             model.fit(source.archs, source.y)
+        self._learned_from = list(sources)
 
     @abstractmethod
     def _twin(self) -> "EncodedPredictor":
@@ -112,7 +117,7 @@ class EncodedPredictor(Predictor):
 
     def _restore_sources(self, space: GeneSpace, arrays: Arrays, facts: Sequence[Any]) -> None:
         """Take up what `_source_state` returned."""
-        self._sources = []
+        self._sources, self._learned_from = [], []
         for i, of_source in enumerate(facts):
             prefix = f"source{i}."
             model = self._twin()

@@ -56,7 +56,8 @@ class GaussianProcessPredictor(EncodedPredictor):
             parts, target = [part[kept] for part in parts], target[kept]
         self._kernels = self._between(parts)
         grams = self._kernels(parts)
-        self._process = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers, self.folds)
+        folds = self.folds if self.calibrates else 0
+        self._process = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers, folds)
         if learned is None:
             self._process.fit(grams, target)
         else:

@@ -162,7 +162,7 @@ class LatencyNetwork(NeuralPredictor):
     def _left_out(self, own: SourceSamples, logs: Vector) -> Vector | None:
         """Return the errors `(n,)` in samples that were left out; None where there are too few to leave any out."""
         folds = np.random.default_rng(self.seed).permutation(len(logs)) % max(1, min(self.folds, len(logs) // 2))
-        if not folds.any():
+        if not (self.calibrates and folds.any()):
             return None
         errors = np.empty(len(logs))
         for fold in range(int(folds.max()) + 1):

@@ -21,9 +21,11 @@ class Fixed(Predictor):
     def __init__(self, noise: float, std: float = 1.0) -> None:
         self.noise, self.std = noise, std
         self.fits: list[int] = []
+        self.calibrated: list[bool] = []
 
     def _fit(self, archs, y, sources):
         self.fits.append(len(y))
+        self.calibrated.append(self.calibrates)
 
     def _predict(self, archs):
         noise = np.array([np.random.default_rng(list(row)).normal() for row in archs.rows])
@@ -54,6 +56,7 @@ def test_what_ranks_left_out_samples_better_beyond_doubt_is_taken(archs, caplog)
     assert auto.scores["good"] > auto.scores["any"] > auto.scores["many"] - 0.1
     assert "good: better than the preferred many by" in caplog.text
     assert auto.candidates["good"].predictor.fits == [48] * 5 + [60]
+    assert auto.candidates["good"].predictor.calibrated == [False] * 5 + [True], "nobody asks for the deviations"
     np.testing.assert_array_equal(auto.predict(archs).mean, Fixed(0.01)._predict(archs).mean)
 
 
@@ -135,6 +138,21 @@ def test_sources_of_the_same_cells_help_and_of_others_are_refused(archs):
     with pytest.raises(SourceError, match="sources of its own space only, but 'cells' is of nb101"):
         GaussianProcessPredictor(OneHot()).fit(archs[train], y[train], [cells])
     assert space.name == "nb201"
+
+
+def test_a_source_is_learned_once(archs, monkeypatch):
+    y, learned = target(archs), []
+    monkeypatch.setattr(GaussianProcessPredictor, "fit", lambda *a: learned.append(1) or Predictor.fit(*a))
+    source = SourceSamples(archs[20:80], y[20:80] ** 2, "another task")
+    changed = SourceSamples(source.archs, source.y[::-1], source.name)
+    predictor = GaussianProcessPredictor(OneHot())
+    for n, sources, times in ((10, [source], 2), (20, [source], 3), (20, [], 4), (20, [source], 6), (20, [changed], 8)):
+        predictor.fit(archs[:n], y[:n], sources)
+        assert len(learned) == times
+        expected = GaussianProcessPredictor(OneHot())
+        Predictor.fit(expected, archs[:n], y[:n], sources)
+        learned[times:] = []
+        np.testing.assert_array_equal(predictor.predict(archs).mean, expected.predict(archs).mean)
 
 
 def test_what_was_learned_from_sources_is_saved(archs, tmp_path):
