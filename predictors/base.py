@@ -50,7 +50,7 @@ class SourceSamples:
     name: str
 
 
-def same_sources(first: Sequence[SourceSamples], second: Sequence[SourceSamples]) -> bool:
+def _same_sources(first: Sequence[SourceSamples], second: Sequence[SourceSamples]) -> bool:
     """Tell whether sources are the same, sample by sample."""
     return len(first) == len(second) and all(
         a.name == b.name
@@ -71,6 +71,7 @@ class Predictor(ABC):
     Samples of one canonical class are one sample with the mean of their figures.
 
     A subclass implements `_fit`, `_predict`, `_state` and `_restore`; `fit` has then checked and merged the samples.
+    What it learns from sources alone it learns in `_fit_sources`, and keeps: that is asked only when they change.
 
     Attributes:
         space: The space of the samples it was fitted to; None before.
@@ -80,9 +81,13 @@ class Predictor(ABC):
 
     space: GeneSpace | None = None
     calibrates: bool = True
+    _known: tuple[str, list[SourceSamples]] | None = None
 
     def fit(self, archs: ArchBatch, y: ArrayLike, sources: Sequence[SourceSamples] = ()) -> "Predictor":
-        """Learn from samples, and forget what was learned before.
+        """Learn from samples, and forget what was learned from others before.
+
+        Fitting again with the same sources finds what fitting from scratch would have found, but learns from them no
+        second time.
 
         Args:
             archs: Architectures `(n,)`.
@@ -93,8 +98,14 @@ class Predictor(ABC):
             PredictorError: If the samples are too few or not finite, or all figures are the same.
         """
         merged, figures = merged_samples(archs, y)
-        self._fit(merged, figures, [SourceSamples(*merged_samples(s.archs, s.y), s.name) for s in sources])
-        self.space = archs.space
+        others = [SourceSamples(*merged_samples(s.archs, s.y), s.name) for s in sources]
+        space = archs.space
+        if self._known is None or self._known[0] != space.fingerprint or not _same_sources(self._known[1], others):
+            self._known = None
+            self._fit_sources(space, others)
+            self._known = space.fingerprint, others
+        self._fit(merged, figures, others)
+        self.space = space
         return self
 
     def predict(self, archs: ArchBatch) -> Prediction:
@@ -109,6 +120,9 @@ class Predictor(ABC):
         if not len(archs):
             return Prediction(np.zeros(0), np.zeros(0))
         return self._predict(archs)
+
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:  # noqa: B027 (most learn none)
+        """Learn what sources, of which there may be none, tell of architectures of a space; samples come later."""
 
     @abstractmethod
     def _fit(self, archs: ArchBatch, y: NDArray[np.float64], sources: Sequence[SourceSamples]) -> None:
@@ -159,6 +173,7 @@ class Predictor(ABC):
         self._check(space.fingerprint, meta["space"])
         with safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+        self._known = None
         try:
             self._restore(space, arrays, meta["learned"])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:

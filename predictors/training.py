@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples, same_sources
+from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples
 from predictors.encodings import Encoding
 from predictors.encodings.base import search_space
 from predictors.graphs import Graphs, graphs
@@ -176,7 +176,7 @@ class NeuralPredictor(Predictor):
     """
 
     network: GraphNetwork
-    _kept: tuple[list[SourceSamples], GraphNetwork, Tensor, Tensor] | None = None
+    _begun: tuple[GraphNetwork, Tensor, Tensor]
 
     def __init__(
         self,
@@ -206,10 +206,12 @@ class NeuralPredictor(Predictor):
         """Do what is left to do once the network is trained."""
 
     def _fit(self, archs: ArchBatch, y: NDArray[np.float64], sources: Sequence[SourceSamples]) -> None:
-        self._check_columns(archs, sources)
         samples = self._samples(archs, y)
-        with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from torch's global generator
-            network, generator = self._begun(sources)
+        before, own, general = self._begun
+        network, generator = deepcopy(before), torch.Generator()
+        with torch.random.fork_rng(devices=[]):
+            generator.set_state(own)
+            torch.set_rng_state(general)
             recipe = self.finetuning if sources else self.recipe
             train(network, [samples], partial(self._loss, network), recipe, generator)
         self.network = network
@@ -219,33 +221,25 @@ class NeuralPredictor(Predictor):
         self._check_scores(scores)
         self._calibrate(scores)
 
-    def _begun(self, sources: Sequence[SourceSamples]) -> tuple[GraphNetwork, torch.Generator]:
-        """Return a network that has learned the sources, and the generator that training goes on with.
-
-        Both are kept: with the same sources, the next fit begins there, and ends where learning them again would have.
-        """
-        generator = torch.Generator()
-        if self._kept is None or not sources or not same_sources(self._kept[0], sources):
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
+        """Learn from sources, and keep in which state of the generators that ended: training goes on there."""
+        self._check_columns(space, sources)
+        generator = torch.Generator().manual_seed(self.seed)
+        with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from torch's global generator
             torch.manual_seed(self.seed)
-            generator.manual_seed(self.seed)
             network = self._network(len(self._columns))
-            if not sources:
-                return network, generator
-            before = [self._samples(source.archs, source.y) for source in sources]
-            train(network, before, partial(self._loss, network), self.recipe, generator)
-            self._kept = list(sources), network, generator.get_state(), torch.get_rng_state()
-        _, network, own, general = self._kept
-        generator.set_state(own)
-        torch.set_rng_state(general)
-        return deepcopy(network), generator
+            if sources:
+                before = [self._samples(source.archs, source.y) for source in sources]
+                train(network, before, partial(self._loss, network), self.recipe, generator)
+            self._begun = network, generator.get_state(), torch.get_rng_state()
 
-    def _check_columns(self, archs: ArchBatch, sources: Sequence[SourceSamples]) -> None:
-        self._columns = self._columns_of(archs.space)
+    def _check_columns(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
+        self._columns = self._columns_of(space)
         for source in sources:
             if self._columns_of(source.archs.space) != self._columns:
                 raise SourceError(
                     f"Source {source.name!r} is of {source.archs.space.name!r}, whose architectures the encoding gives "
-                    f"other columns than those of {archs.space.name!r}. Take an encoding that is the same for both "
+                    f"other columns than those of {space.name!r}. Take an encoding that is the same for both "
                     "(encoding=null for none), or leave the source out."
                 )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples, same_sources
+from predictors.base import Arrays, Prediction, Predictor, SourceError, SourceSamples
 from predictors.encodings import Encoding, Features
 from predictors.normalisation import NormalScores, Scale
 from searchspaces.arch import ArchBatch
@@ -39,7 +39,6 @@ class EncodedPredictor(Predictor):
     def __init__(self, encoding: Encoding, seed: int = 0) -> None:
         self.encoding = encoding
         self.seed = seed
-        self._learned_from: list[SourceSamples] = []
 
     @abstractmethod
     def _learn(self, parts: list[Features], target: Vector, learned: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -59,19 +58,13 @@ class EncodedPredictor(Predictor):
         """Return mean and standard deviation `(k,)` of the standardised target."""
 
     def _fit(self, archs: ArchBatch, y: Vector, sources: Sequence[SourceSamples]) -> None:
-        self._fit_sources([_at_home(self, archs.space, source) for source in sources])
         self._samples = archs, y
         self._begin(None)
 
-    def _fit_sources(self, sources: Sequence[SourceSamples]) -> None:
-        """Learn from sources of the target's own space; nothing is done where they are those of the last time."""
-        if self._learned_from and same_sources(self._learned_from, sources):
-            return
-        self._learned_from = []
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
         self._sources = [self._twin() for _ in sources]
-        for model, source in zip(self._sources, sources, strict=True):
+        for model, source in zip(self._sources, at_home(self, space, sources), strict=True):
             model.fit(source.archs, source.y)
-        self._learned_from = list(sources)
 
     @abstractmethod
     def _twin(self) -> "EncodedPredictor":
@@ -117,7 +110,7 @@ class EncodedPredictor(Predictor):
 
     def _restore_sources(self, space: GeneSpace, arrays: Arrays, facts: Sequence[Any]) -> None:
         """Take up what `_source_state` returned."""
-        self._sources, self._learned_from = [], []
+        self._sources = []
         for i, of_source in enumerate(facts):
             prefix = f"source{i}."
             model = self._twin()
@@ -127,17 +120,18 @@ class EncodedPredictor(Predictor):
             self._sources.append(model)
 
 
-def _at_home(predictor: Predictor, own: GeneSpace, source: SourceSamples) -> SourceSamples:
-    """Return a source as one of the target's own space; its scale may be another one.
+def at_home(predictor: Predictor, own: GeneSpace, sources: Sequence[SourceSamples]) -> list[SourceSamples]:
+    """Return sources as ones of the target's own space; their scale may be another one.
 
     Raises:
-        SourceError: If it is of another space.
+        SourceError: If one is of another space.
     """
-    other = source.archs.space
-    if (own.name, own.genes) != (other.name, other.genes):
-        raise SourceError(
-            f"{type(predictor).__name__} learns from sources of its own space only, but {source.name!r} is of "
-            f"{other.fingerprint} and the samples of {own.fingerprint}. Leave it out, or take a predictor on graphs, "
-            "such as predictor=flan."
-        )
-    return SourceSamples(ArchBatch(own, source.archs.rows), source.y, source.name)
+    for source in sources:
+        other = source.archs.space
+        if (own.name, own.genes) != (other.name, other.genes):
+            raise SourceError(
+                f"{type(predictor).__name__} learns from sources of its own space only, but {source.name!r} is of "
+                f"{other.fingerprint} and the samples of {own.fingerprint}. Leave it out, or take a predictor on "
+                "graphs, such as predictor=flan."
+            )
+    return [SourceSamples(ArchBatch(own, source.archs.rows), source.y, source.name) for source in sources]

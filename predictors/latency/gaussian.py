@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from predictors.accuracy.encoded import at_home
 from predictors.accuracy.gaussian import GaussianProcessPredictor, Kernels
 from predictors.base import Arrays, SourceSamples
 from predictors.encodings import Encoding, Features
@@ -53,8 +54,8 @@ class LatencyGaussianProcess(GaussianProcessPredictor):
     def _between(self, parts: list[Features]) -> Kernels:
         return Kernels(parts, lengths=(1.5,), common_lengths=(1.0,), single_lengths=())
 
-    def _fit_sources(self, sources: Sequence[SourceSamples]) -> None:
-        self._devices.fit(sources)
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
+        self._devices.fit(at_home(self, space, sources))
 
     def _source_parts(self, archs: ArchBatch) -> list[Features]:
         return [self._devices.predict(archs)] if self._devices.names else []

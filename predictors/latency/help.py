@@ -19,6 +19,7 @@ from predictors.similarity import side_by_side, similarity
 from predictors.training import GraphNetwork, Recipe, Samples
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import PredictorError
+from searchspaces.genes import GeneSpace
 
 _MODULATION = 0.01  # by how much a modulator of 1 scales a layer's output
 _KL = 0.1  # weight of the modulator's divergence from a normal distribution
@@ -228,9 +229,9 @@ class HELP(LatencyNetwork):
         self.graph, self.layers, self.width, self.references = graph, layers, width, references
         self.support, self.query, self.steps, self.draws = support, query, steps, draws
 
-    def _check_columns(self, archs: ArchBatch, sources: Sequence[SourceSamples]) -> None:
-        super()._check_columns(archs, sources)
-        own = archs.space.fingerprint
+    def _check_columns(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
+        super()._check_columns(space, sources)
+        own = space.fingerprint
         for source in sources:
             if source.archs.space.fingerprint != own:
                 raise SourceError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from predictors.accuracy.encoded import EncodedPredictor, Vector
+from predictors.accuracy.encoded import EncodedPredictor, Vector, at_home
 from predictors.base import Arrays, SourceSamples
 from predictors.encodings import Encoding, Features
 from predictors.encodings.base import search_space
@@ -70,7 +70,7 @@ class CostLine(LogLine):
     def _twin(self) -> "CostLine":
         return CostLine(self.encoding, self.column, self.seed)
 
-    def _fit_sources(self, sources: Sequence[SourceSamples]) -> None:
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
         self._sources = []  # one figure is all it looks at
 
     def _parts(self, archs: ArchBatch) -> list[Features]:
@@ -106,13 +106,13 @@ class SourceCopy(LogLine):
     def _twin(self) -> "SourceCopy":
         return SourceCopy(self.encoding, self.seed)
 
-    def _fit_sources(self, sources: Sequence[SourceSamples]) -> None:
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
         if not sources:
             raise PredictorError(
                 "A copy of the most similar source device needs sources: give figures of at least one other device, or "
                 "take predictor=latency_gp."
             )
-        self._devices.fit(sources)
+        self._devices.fit(at_home(self, space, sources))
 
     def _parts(self, archs: ArchBatch) -> list[Features]:
         return [np.log(self._devices.milliseconds(archs))]

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from predictors.accuracy.encoded import Vector
-from predictors.base import Prediction, SourceSamples, same_sources
+from predictors.base import Prediction, SourceSamples
 from predictors.encodings import Encoding
 from predictors.graphs import Graphs, graphs
 from predictors.latency.lines import rank_correlation
 from predictors.normalisation import Logarithm
 from predictors.training import GraphNetwork, NeuralPredictor, Recipe, Samples, train
 from searchspaces.arch import ArchBatch
+from searchspaces.genes import GeneSpace
 
 _LEAST_SLOPE = 1e-6  # scores keep their order whatever the samples say
 
@@ -70,10 +71,10 @@ class LatencyNetwork(NeuralPredictor):
     """
 
     _before: nn.Module
+    _sources: list[SourceSamples]
 
     def __init__(self, encoding: Encoding | None, recipe: Recipe, finetuning: Recipe, folds: int, seed: int) -> None:
         self.encoding, self.recipe, self.finetuning, self.folds, self.seed = encoding, recipe, finetuning, folds, seed
-        self._sources: list[SourceSamples] = []
 
     def _targets(self, y: Vector) -> Vector:
         """Return what the network is to learn of a device's latencies `(n,)`: they are scaled to 0 to 1."""
@@ -82,11 +83,9 @@ class LatencyNetwork(NeuralPredictor):
     # -- learning ---------------------------------------------------------------------------------------------------
 
     def _fit(self, archs: ArchBatch, y: Vector, sources: Sequence[SourceSamples]) -> None:
-        self._check_columns(archs, sources)
         self._figures, logs = y, Logarithm(y)(y)
         own = SourceSamples(archs, y, "")
         with torch.random.fork_rng(devices=[]):  # initial weights and dropout draw from torch's global generator
-            self._learn_sources(sources)
             left_out = self._left_out(own, logs)
             self.network = self._adapted(own, self.seed)
         scores = self._scores(archs)
@@ -95,16 +94,15 @@ class LatencyNetwork(NeuralPredictor):
         errors = logs - self._slope * scores - self._intercept if left_out is None else left_out
         self._std = float(np.sqrt((errors @ errors + logs.var()) / len(errors)))
 
-    def _learn_sources(self, sources: Sequence[SourceSamples]) -> None:
-        if self._sources and same_sources(self._sources, sources):
-            return
-        self._sources = []
-        torch.manual_seed(self.seed)
-        if sources:
-            for source in sources:
-                Logarithm(source.y)  # refuses what is no latency
-            self._before = self._pretrained(sources)
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
+        self._check_columns(space, sources)
         self._sources = list(sources)
+        for source in sources:
+            Logarithm(source.y)  # refuses what is no latency
+        if sources:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                self._before = self._pretrained(sources)
 
     def _pretrained(self, sources: Sequence[SourceSamples]) -> nn.Module:
         """Return what has learned the sources."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from predictors.base import Arrays, SourceSamples, same_sources
+from predictors.base import Arrays, SourceSamples
 from predictors.encodings import Encoding, Features
 from predictors.gp import MOST_SAMPLES, on_one_thread
 from predictors.normalisation import Logarithm
@@ -57,14 +57,12 @@ class SourceDevices:
 
     @on_one_thread
     def fit(self, sources: Sequence[SourceSamples]) -> "SourceDevices":
-        """Learn from sources of one space; nothing is done where they are those of the last time.
+        """Learn from sources of one space, and forget others.
 
         Raises:
             PredictorError: If a latency is not positive.
         """
-        if self._samples and same_sources(self._samples, sources):
-            return self
-        self._samples, self._last = [], None
+        self._last = None
         together: dict[bytes, list[int]] = {}
         for i, source in enumerate(sources):
             together.setdefault(source.archs.rows.tobytes(), []).append(i)

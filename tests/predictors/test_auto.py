@@ -162,5 +162,7 @@ def test_what_was_learned_from_sources_is_saved(archs, tmp_path):
     fitted.save(tmp_path / "p")
     read = GaussianProcessPredictor(OneHot() + Topology(), seed=3).load(tmp_path / "p", archs.space)
     np.testing.assert_allclose(read.predict(archs).mean, fitted.predict(archs).mean)
+    alone = GaussianProcessPredictor(OneHot() + Topology(), seed=3).fit(archs[:20], y[:20])
+    np.testing.assert_array_equal(read.fit(archs[:20], y[:20]).predict(archs).mean, alone.predict(archs).mean)
     with pytest.raises(PredictorError, match="other arguments"):
         GaussianProcessPredictor(OneHot(), seed=3).load(tmp_path / "p", archs.space)

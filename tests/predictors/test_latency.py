@@ -77,16 +77,18 @@ def test_devices_with_samples_of_their_own_are_modelled_apart(cells, sources):
     np.testing.assert_allclose(together.predict(cells[300:])[:, 0], first.predict(cells[300:])[:, 0], atol=1e-8)
 
 
-def test_the_same_sources_are_learned_once(cells, sources, monkeypatch):
-    devices = SourceDevices(ENCODING).fit(sources)
-    fits = []
-    monkeypatch.setattr(devices, "_fitted", lambda *arguments: fits.append(arguments))
+@pytest.mark.parametrize("make", [SourceCopy, LatencyGaussianProcess])
+def test_the_same_sources_are_learned_once(cells, sources, make, monkeypatch):
+    predictor, y = make(ENCODING), milliseconds(cells[200:210], GPU)
+    fits, fitted = [], predictor._devices._fitted
+    monkeypatch.setattr(predictor._devices, "_fitted", lambda *given: fits.append(1) or fitted(*given))
     again = [SourceSamples(ArchBatch(s.archs.space, s.archs.rows), s.y.copy(), s.name) for s in sources]
-    devices.fit(again)
-    assert not fits
-    with pytest.raises(AttributeError):
-        devices.fit([*again[:2], SourceSamples(again[2].archs, again[2].y * 2, "device2")]).predict(cells[300:])
-    assert len(fits) == 1
+    changed = [*again[:2], SourceSamples(again[2].archs, again[2].y[::-1], "device2")]
+    for given, times in ((sources, 1), (again, 1), (changed, 2)):
+        predictor.fit(cells[200:210], y, given)
+        assert len(fits) == times
+    expected = make(ENCODING).fit(cells[200:210], y, changed).predict(cells[300:]).mean
+    np.testing.assert_array_equal(predictor.predict(cells[300:]).mean, expected)
 
 
 # -- the Gaussian process ------------------------------------------------------------------------------------------
