@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from nasflow.config import CONF, check_given, composed, register_plugins
-from nasflow.help import job_help
+from nasflow.help import groups, job_help
 from nasflow.portable import refuse_passwords
 from searchspaces.errors import ConfigError, NasflowError, unknown
 
@@ -112,7 +112,7 @@ def as_overrides(job: str, words: Sequence[str]) -> list[str]:
     """Return the words after a job's name as Hydra reads them.
 
     Raises:
-        ConfigError: If a word is no `name=value`.
+        ConfigError: If a word is no `name=value`, or chooses nothing where something must be chosen.
     """
     words = list(words)
     if job in FIRST_WORD and words and words[0].isalpha():
@@ -125,6 +125,10 @@ def as_overrides(job: str, words: Sequence[str]) -> list[str]:
                 "the names."
             )
         name, _, value = word.partition("=")
+        if value == "null" and name in (choices := groups(job)):
+            if choices[name] is not None:
+                raise ConfigError(f"{word}: one must be chosen. nasflow {job} --help lists them.")
+            words[i] = f"~{name}"  # how Hydra spells it
         if name == RAW.get(job) and value[:1] not in ("'", '"') and value != "null":
             words[i] = f"{name}='{value}'"
     return words

@@ -15,12 +15,12 @@ _WIDTH = 118
 
 def job_help(job: str) -> str:
     """Return the help text of a job: what it does, commands, the choices of each group, values with their comments."""
-    text = files(CONF).joinpath(f"{job}.yaml").read_text(encoding="utf-8")
+    text = _file(job)
     told: dict[str, Any] = yaml.safe_load(text)
     texts = told["hydra"]["help"]
     commands = [line.removeprefix("# ") for line in _leading_comments(text)]
     parts = [texts["header"].strip(), "Commands\n" + _indented(commands)]
-    if choices := _choices(told.get("defaults", [])):
+    if choices := _choices(job):
         parts.append("Choices, given as name=choice; each is a file of that name\n" + _indented(choices))
     if values := _values(text):
         parts.append("Values, given as name=value\n" + _indented(values))
@@ -32,20 +32,29 @@ def job_help(job: str) -> str:
     return "\n\n".join(parts)
 
 
+def groups(job: str) -> dict[str, Any]:
+    """Return the groups of files that a job chooses from, and its choices by default."""
+    return {
+        group: value
+        for entry in yaml.safe_load(_file(job)).get("defaults", [])
+        if isinstance(entry, dict)
+        for group, value in entry.items()
+        if group.partition(" ")[0] not in _NOT_CHOSEN
+    }
+
+
+def _file(job: str) -> str:
+    return files(CONF).joinpath(f"{job}.yaml").read_text(encoding="utf-8")
+
+
 def _leading_comments(text: str) -> list[str]:
     lines = text.splitlines()
     return lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
 
 
-def _choices(defaults: list[Any]) -> list[str]:
-    """Return a line for each group that the job's defaults choose from, the default in brackets."""
-    chosen = {
-        group: value
-        for entry in defaults
-        if isinstance(entry, dict)
-        for group, value in entry.items()
-        if group.partition(" ")[0] not in _NOT_CHOSEN
-    }
+def _choices(job: str) -> list[str]:
+    """Return a line for each group that a job chooses from, the default in brackets."""
+    chosen = groups(job)
     with composer():
         loader = GlobalHydra.instance().config_loader()
         options = {group: loader.get_group_options(group) for group in chosen}

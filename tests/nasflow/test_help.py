@@ -42,10 +42,17 @@ def test_groups_that_a_job_does_not_read_are_left_out() -> None:
         ("export", ["arch='|a~0|'", "out=m"], None),
         ("export", ["arch=null"], None),
         ("search", ["arch=|a|"], None),
+        ("fit", ["encoding=null", "table=null"], ["~encoding", "table=null"]),
+        ("search", ["experiment=null", "device.threads=null"], ["~experiment", "device.threads=null"]),
     ],
 )
 def test_words_become_overrides(job: str, words: list[str], read: list[str] | None) -> None:
     assert as_overrides(job, words) == (words if read is None else read)
+
+
+def test_what_must_be_chosen_is_told() -> None:
+    with pytest.raises(ConfigError, match="space=null: one must be chosen. nasflow search --help lists them"):
+        as_overrides("search", ["space=null"])
 
 
 def test_a_word_without_a_name_is_told() -> None:
