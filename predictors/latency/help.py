@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from predictors.accuracy.encoded import Vector
 from predictors.accuracy.layers import mlp
 from predictors.base import SourceError, SourceSamples
 from predictors.encodings import Encoding
@@ -244,6 +245,13 @@ class HELP(LatencyNetwork):
                 "HELP learns how devices differ: give figures of at least one other device, or take "
                 "predictor=latency_gp."
             )
+
+    def _targets(self, y: Vector) -> Vector:
+        """Return latencies `(n,)` with one mean and deviation, mostly within 0 to 1, whatever their number.
+
+        Few span a smaller range than many: scaled by it, they would look to the gradient steps as no device did before.
+        """
+        return np.asarray(0.5 + (y - y.mean()) / (4 * y.std()))
 
     # -- meta-learning -------------------------------------------------------------------------------------------------
 
