@@ -15,6 +15,7 @@ from searchspaces.files import located
 from searchspaces.pool import RowIndex
 from searchspaces.space import SearchSpace
 from searchspaces.table import Table
+from searchspaces.unreduced import Unreduced
 
 # What a summary should rest on where it is there: params and MACs rival nearly all other scores, and of those nwot,
 # synflow and jacov are the ones that add to them (arXiv 2101.08134, 2210.03230).
@@ -61,12 +62,13 @@ class ZeroCost(Encoding):
         return _Part(self, vote=False), _Part(self, vote=True)
 
     def scores(self, space: SearchSpace) -> "_Scores":
-        """Return the table's scores, read once.
+        """Return the table's scores, read once; for a space taken row by row those of the networks without idle parts.
 
         Raises:
             TableError: If the table is missing, of another space, or lacks a column.
             ConfigError: If no column is named.
         """
+        space = space.base if isinstance(space, Unreduced) else space
         if self._read is None:
             table = self._source if isinstance(self._source, Table) else Table.load(located(str(self._source)), space)
             names = list(table.columns) if self._chosen is None else list(self._chosen)
@@ -105,9 +107,8 @@ class _Part(Encoding):
         return ["vote"] * scores.vote.shape[1] if self.vote else scores.names
 
     def encode(self, archs: ArchBatch) -> Features:
-        space = search_space(archs)
-        scores = self.whole.scores(space)
-        positions = scores.places.positions(space.canonical(archs.rows))
+        scores = self.whole.scores(search_space(archs))
+        positions = scores.places.positions(scores.table.archs.space.canonical(archs.rows))
         if (positions < 0).any():
             first = archs[int(np.argmax(positions < 0))].format()[0]
             raise TableError(

@@ -8,6 +8,7 @@ from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError, TableError
 from searchspaces.nb201 import NB201
 from searchspaces.table import Column, Table
+from searchspaces.unreduced import Unreduced
 
 COLUMNS = [Column("synflow", direction="maximize"), Column("loss", direction="minimize"), Column("params")]
 
@@ -48,6 +49,8 @@ def test_scores_are_found_by_class_and_must_be_there(table: Table, tmp_path: Pat
     np.testing.assert_allclose(encoding.encode(table.archs.canonical()), encoding.encode(table.archs))
     pooled = ArchBatch(table.pool(["params"]), table.archs.rows)
     np.testing.assert_array_equal(encoding.encode(pooled), encoding.encode(table.archs))
+    row_by_row = ArchBatch(Unreduced(table.archs.space), table.archs.rows)
+    np.testing.assert_array_equal(encoding.encode(row_by_row), encoding.encode(table.archs))
     rest = ArchBatch.sample(table.archs.space, 500, np.random.default_rng(9))
     with pytest.raises(TableError, match=r"lacks \d+ of 500 architectures, the first is \|.*nasflow score"):
         encoding.encode(rest)
