@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import spearmanr
+from torch.func import functional_call
 
 from nasflow.testing import PredictorContract
 from nasflow.testing.predictors import target
@@ -16,10 +17,10 @@ from predictors.base import Predictor, SourceError, SourceSamples
 from predictors.encodings import Concatenation, Encoding, LayerCosts, OneHot
 from predictors.graphs import graphs
 from predictors.latency.gcn import LatencyGCN
-from predictors.latency.help import HELP, Adapted, convolved
+from predictors.latency.help import HELP, Adapted, MetaNetwork, convolved
 from predictors.latency.multi_predict import MultiPredict
 from predictors.latency.nasflat import NASFLAT, NasflatNetwork
-from predictors.latency.neural import LatencyNetwork
+from predictors.latency.neural import DeviceSamples, LatencyNetwork
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import PredictorError
 from searchspaces.fbnet import FBNet
@@ -325,13 +326,46 @@ def test_all_that_is_meta_learned_gets_a_gradient(
 
 
 def test_a_few_steps_adapt(cells: ArchBatch, sources: Sequence[SourceSamples]) -> None:
-    """The latencies of a device make the network better than its description alone does."""
-    archs, target = cells[200:220], 0.2 * CPU + 0.8 * GPU
-    without, adapted = help_(epochs=10), help_(epochs=10)
-    without.steps = 0
-    y = milliseconds(archs, target)
-    ranks = [rho(predictor.fit(archs, y, sources), cells[220:], target) for predictor in (without, adapted)]
-    assert ranks[1] > max(0.85, ranks[0])
+    """The latencies of a device bring the network nearer to others of it than its description alone does."""
+    archs, other, target = cells[200:220], cells[220:], 0.2 * CPU + 0.8 * GPU
+    predictor = help_(epochs=10).fit(archs, milliseconds(archs, target), sources)
+    own, unseen = (predictor._together([SourceSamples(a, milliseconds(a, target), "")])[0] for a in (archs, other))
+    meta, hardware = predictor._before, predictor.network.hardware
+    z = meta.modulators(hardware[None], torch.Generator().manual_seed(0))[0][0]
+    errors = [
+        float((functional_call(meta.network, weights, ((unseen.features,), hardware, z)) - unseen.y).square().mean().detach())
+        for weights in (meta.adapted(steps, hardware, z, (own.features,), own.y) for steps in (0, 2))
+    ]
+    assert errors[1] < errors[0]
+    assert rho(predictor, other, target) > 0.85
+
+
+def test_weights_that_err_least_on_held_out_architectures_are_kept(
+    cells: ArchBatch, sources: Sequence[SourceSamples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors, seen = iter([3.0, 1.0, 2.0]), []
+
+    def error(_: HELP, meta: MetaNetwork, held_out: DeviceSamples) -> float:
+        seen.append({name: value.clone() for name, value in meta.state_dict().items()})
+        assert len(held_out.y) == len(sources) * (200 // 8)
+        return next(errors)
+
+    monkeypatch.setattr(HELP, "_error", error)
+    predictor = help_(epochs=6)  # 120 episodes: a look after 50, 100 and the last
+    predictor.fit(cells[200:212], milliseconds(cells[200:212], CPU), sources)
+    assert len(seen) == 3
+    for name, value in predictor._before.state_dict().items():
+        torch.testing.assert_close(value, seen[1][name])
+        assert (seen[1][name] != seen[2][name]).any() or name == "hardware"
+
+
+def test_few_architectures_of_sources_are_all_learned_from(cells: ArchBatch, sources: Sequence[SourceSamples]) -> None:
+    few = [SourceSamples(source.archs[:100], source.y[:100], source.name) for source in sources]
+    predictor = help_()
+    (together,) = predictor.fit(cells[200:212], milliseconds(cells[200:212], CPU), few)._together(few)
+    kept, held_out = predictor._apart(together)
+    assert held_out is None
+    assert len(kept) == len(together)
 
 
 def test_graphs_are_read_as_they_are_wired(cells: ArchBatch) -> None:
