@@ -10,6 +10,7 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import spearmanr
 from torch.func import functional_call
+from torch.nn.functional import mse_loss
 
 from nasflow.testing import PredictorContract
 from nasflow.testing.predictors import target
@@ -333,7 +334,7 @@ def test_a_few_steps_adapt(cells: ArchBatch, sources: Sequence[SourceSamples]) -
     meta, hardware = predictor._before, predictor.network.hardware
     z = meta.modulators(hardware[None], torch.Generator().manual_seed(0))[0][0]
     errors = [
-        float((functional_call(meta.network, weights, ((unseen.features,), hardware, z)) - unseen.y).square().mean().detach())
+        float(mse_loss(functional_call(meta.network, weights, ((unseen.features,), hardware, z)), unseen.y).detach())
         for weights in (meta.adapted(steps, hardware, z, (own.features,), own.y) for steps in (0, 2))
     ]
     assert errors[1] < errors[0]
