@@ -111,11 +111,11 @@ class DeviceTask:
         """Return the architectures in random order: first those that are measured on every source device."""
         return np.random.default_rng([seed, 21]).permutation(len(self.archs))
 
-    def learned_from(self, seed: int) -> list[SourceSamples]:
-        """Return what is known of source devices."""
+    def learned_from(self, seed: int, samples: int | None = None) -> list[SourceSamples]:
+        """Return what is known of source devices: so many samples of each, or as many as the task says."""
         if self.elsewhere is not None:
-            return self.elsewhere.learned_from(seed)
-        measured = self.order(seed)[: self.source_samples]
+            return self.elsewhere.learned_from(seed, samples)
+        measured = self.order(seed)[: samples or self.source_samples]
         archs = self.archs[measured]
         return [SourceSamples(archs, self.figures(name)[measured], name) for name in self.devices[0]]
 
@@ -150,10 +150,12 @@ class Adapted(Fitted):
     Attributes:
         samples: Numbers of samples; None for those of the suite.
         chooser: Name of the task's chooser that picks the samples.
+        source_samples: Architectures measured on every source device; None for as many as the task says.
     """
 
     samples: Sequence[int] | None = None
     chooser: str = "random"
+    source_samples: int | None = None
 
 
 class LatencyFewShot:
@@ -222,6 +224,7 @@ class LatencyFewShot:
                 "transfer": method.transfer,
                 "encoding": None if encoding is None else content(encoding, task.archs),
                 "picked": task.picked(method.chooser),
+                **({} if method.source_samples is None else {"source_samples": method.source_samples}),
             }
         return self._told[of]
 
@@ -237,10 +240,11 @@ class LatencyFewShot:
         if method.encoding is not None and method.encoding not in task.encodings:
             return {}
         order = task.order(cell.seed)
-        rest = order[task.source_samples :]
+        source_samples = method.source_samples or task.source_samples
+        rest = order[source_samples:]
         if len(rest) < 2 * cell.samples:
             raise ConfigError(
-                f"{cell.task} has {len(order)} architectures, too few for {task.source_samples} of the sources, "
+                f"{cell.task} has {len(order)} architectures, too few for {source_samples} of the sources, "
                 f"{cell.samples} of the target and as many to test on."
             )
         candidates = task.archs[rest]
@@ -248,7 +252,7 @@ class LatencyFewShot:
         chosen = task.chooser(method.chooser).choose(candidates, cell.samples, rng)
         train, test = rest[chosen], np.delete(rest, chosen)
         archs, tested = task.archs[train], task.archs[test]
-        sources = task.learned_from(cell.seed) if method.transfer else []
+        sources = task.learned_from(cell.seed, method.source_samples) if method.transfer else []
         predictor = self._kept.predictor(cell, method, task.encodings)
         found = [
             held_out(predictor, archs, y[train], tested, y[test], sources) for y in map(task.figures, task.devices[1])

@@ -136,13 +136,16 @@ class Spy(Predictor):
     _state = _restore = None
 
 
-def test_samples_sources_and_tests_are_apart(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    suite, spy = LatencyFewShot({"T": device_task(path)}, METHODS, samples=[20]), Spy()
+@pytest.mark.parametrize(("more", "measured", "left"), [({}, 150, 210), ({"source_samples": 200}, 200, 160)])
+def test_samples_sources_and_tests_are_apart(
+    path: str, more: dict[str, int], measured: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite, spy = LatencyFewShot({"T": device_task(path)}, {"gp": METHODS["gp"] | more}, samples=[20]), Spy()
     monkeypatch.setattr(suite._kept, "predictor", lambda *_: spy)
     suite.run(Cell("T", "gp", 20, 0))
     assert len(spy.seen) == 2, "one for each target device"
     for samples, others, tested in spy.seen:
-        assert (len(samples), len(others), len(tested)) == (20, 150, 210)
+        assert (len(samples), len(others), len(tested)) == (20, measured, left)
         assert not samples & others
         assert not tested & (samples | others)
 
@@ -176,6 +179,8 @@ def test_settings_tell_what_decides_a_cell(suite: LatencyFewShot, path: str) -> 
     told = suite.cell_settings(cell)
     assert told == suite.cell_settings(Cell("T", "gp", 8, 2))
     assert told != suite.cell_settings(Cell("T", "gp_alone", 20, 0))
+    of_more = LatencyFewShot({"T": device_task(path)}, {"gp": METHODS["gp"] | {"source_samples": 100}})
+    assert told != of_more.cell_settings(cell)
     another = {"random": Strata(LayerCosts(), "log params")}
     for changed in (
         {"targets": ["both"]},
