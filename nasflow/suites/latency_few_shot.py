@@ -16,6 +16,7 @@ from nasflow.suites.partition import weakly_correlated
 from predictors.base import SourceSamples
 from predictors.choosers import Chooser
 from predictors.encodings import Encoding
+from predictors.latency.help import HELP
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError, unknown
 from searchspaces.files import located
@@ -119,6 +120,11 @@ class DeviceTask:
         archs = self.archs[measured]
         return [SourceSamples(archs, self.figures(name)[measured], name) for name in self.devices[0]]
 
+    def places(self, archs: ArchBatch) -> list[int]:
+        """Return where architectures stand among those of the task."""
+        places = {key: i for i, key in enumerate(self.archs.keys())}
+        return [places[key] for key in archs.keys()]  # noqa: SIM118 (a method)
+
     def chooser(self, name: str) -> Chooser:
         """Return a chooser.
 
@@ -151,11 +157,14 @@ class Adapted(Fitted):
         samples: Numbers of samples; None for those of the suite.
         chooser: Name of the task's chooser that picks the samples.
         source_samples: Architectures measured on every source device; None for as many as the task says.
+        references: Whether the first of the samples are those by which the predictor describes devices, as HELP does.
+            They were measured on the sources, too.
     """
 
     samples: Sequence[int] | None = None
     chooser: str = "random"
     source_samples: int | None = None
+    references: bool = False
 
 
 class LatencyFewShot:
@@ -225,6 +234,7 @@ class LatencyFewShot:
                 "encoding": None if encoding is None else content(encoding, task.archs),
                 "picked": task.picked(method.chooser),
                 **({} if method.source_samples is None else {"source_samples": method.source_samples}),
+                **({"references": True} if method.references else {}),
             }
         return self._told[of]
 
@@ -249,11 +259,19 @@ class LatencyFewShot:
             )
         candidates = task.archs[rest]
         rng = np.random.default_rng([cell.seed, 22, cell.samples])
-        chosen = task.chooser(method.chooser).choose(candidates, cell.samples, rng)
-        train, test = rest[chosen], np.delete(rest, chosen)
-        archs, tested = task.archs[train], task.archs[test]
         sources = task.learned_from(cell.seed, method.source_samples) if method.transfer else []
         predictor = self._kept.predictor(cell, method, task.encodings)
+        given: list[int] = []
+        if method.references:
+            if not isinstance(predictor, HELP):
+                raise ConfigError(f"{cell.method} asks for references, which only latency_help has: leave it out.")
+            given = task.places(predictor.references_of(sources))
+        picked = cell.samples - len(given)
+        if picked < 0:
+            return {}
+        chosen = np.array(task.chooser(method.chooser).choose(candidates, picked, rng) if picked else [], dtype=np.int64)
+        train, test = np.append(np.array(given, dtype=np.int64), rest[chosen]), np.delete(rest, chosen)
+        archs, tested = task.archs[train], task.archs[test]
         found = [
             held_out(predictor, archs, y[train], tested, y[test], sources) for y in map(task.figures, task.devices[1])
         ]

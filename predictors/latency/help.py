@@ -270,7 +270,7 @@ class HELP(LatencyNetwork):
         return Adapted(self._plain(features), self.draws, self.references)
 
     def _pretrained(self, sources: Sequence[SourceSamples]) -> nn.Module:
-        self._anchors = self._common(sources)
+        self._anchors = self.references_of(sources)
         hardware = torch.stack([self._described(source) for source in sources])
         meta = MetaNetwork(self._plain(len(self._columns)), hardware, self.width)
         (samples,) = self._together(sources)
@@ -335,8 +335,12 @@ class HELP(LatencyNetwork):
         parts = convolved(samples.graphs[place.reshape(-1)])
         return tuple(part.view(*place.shape, *part.shape[1:]) for part in parts)
 
-    def _common(self, sources: Sequence[SourceSamples]) -> ArchBatch:
-        """Return the references."""
+    def references_of(self, sources: Sequence[SourceSamples]) -> ArchBatch:
+        """Return the architectures by whose latencies devices are described, with these sources.
+
+        Raises:
+            PredictorError: If too few were measured on all of them.
+        """
         first = sources[0].archs
         shared = set(first.keys()).intersection(*(source.archs.keys() for source in sources[1:]))
         places = [i for i, key in enumerate(first.keys()) if key in shared]
