@@ -269,8 +269,8 @@ class LatencyFewShot:
         picked = cell.samples - len(given)
         if picked < 0:
             return {}
-        chosen = np.array(task.chooser(method.chooser).choose(candidates, picked, rng) if picked else [], dtype=np.int64)
-        train, test = np.append(np.array(given, dtype=np.int64), rest[chosen]), np.delete(rest, chosen)
+        chosen = task.chooser(method.chooser).choose(candidates, picked, rng) if picked else np.zeros(0, dtype=np.int64)
+        train, test = np.array([*given, *rest[chosen]]), np.delete(rest, chosen)
         archs, tested = task.archs[train], task.archs[test]
         found = [
             held_out(predictor, archs, y[train], tested, y[test], sources) for y in map(task.figures, task.devices[1])

@@ -1,14 +1,16 @@
 """The suite of latency predictors, on a small table of made-up devices."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from nasflow.config import composed, instantiate, plain
-from nasflow.suites import Cell, Comparison, DeviceTask, LatencyFewShot
-from predictors.base import Prediction, Predictor
+from nasflow.suites import Cell, Comparison, DeviceTask, LatencyFewShot, latency_few_shot
+from predictors.base import Prediction, Predictor, SourceSamples
 from predictors.choosers import Random, Strata
 from predictors.encodings import Concatenation, LayerCosts, OneHot, OpCounts
 from searchspaces.arch import ArchBatch
@@ -148,6 +150,29 @@ def test_samples_sources_and_tests_are_apart(
         assert (len(samples), len(others), len(tested)) == (20, measured, left)
         assert not samples & others
         assert not tested & (samples | others)
+
+
+def test_references_are_among_the_samples(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[ArchBatch, ArchBatch, Sequence[SourceSamples]]] = []
+
+    def held_out(_: Predictor, archs: ArchBatch, y: Any, test: ArchBatch, truth: Any, sources: Any) -> dict[str, float]:
+        seen.append((archs, test, sources))
+        return dict.fromkeys(("spearman", "kendall_tau", "within_90", "fit_s", "score_1000_s"), 0.0)
+
+    monkeypatch.setattr(latency_few_shot, "held_out", held_out)
+    method = {"overrides": ["predictor=latency_help"], "encoding": "all", "transfer": True, "references": True}
+    suite = LatencyFewShot({"T": device_task(path)}, {"help": method, "gp": METHODS["gp"] | {"references": True}})
+    for samples, more in ((10, 0), (12, 2)):
+        seen.clear()
+        assert suite.run(Cell("T", "help", samples, 0))
+        (archs, test, sources), _ = seen
+        known, unknown = set(sources[0].archs.keys()), set(test.keys())
+        assert [key in known for key in archs.keys()] == [True] * 10 + [False] * more  # noqa: SIM118 (a method)
+        assert not unknown & (known | set(archs.keys()))
+        assert len(test) == 230 - more
+    assert suite.run(Cell("T", "help", 5, 0)) == {}, "they are more than that"
+    with pytest.raises(ConfigError, match="gp asks for references, which only latency_help has"):
+        suite.run(Cell("T", "gp", 20, 0))
 
 
 def test_sources_may_be_devices_of_another_space(path: str, tmp_path: Path) -> None:
