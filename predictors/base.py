@@ -17,7 +17,7 @@ from searchspaces.errors import PredictorError
 from searchspaces.files import replacing
 from searchspaces.genes import GeneSpace
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WITHIN_90 = 1.6448536  # standard deviations within which nine tenths of a normal distribution lie
 _META = "nasflow"
 Arrays = dict[str, NDArray[Any]]
@@ -86,8 +86,8 @@ class Predictor(ABC):
     def fit(self, archs: ArchBatch, y: ArrayLike, sources: Sequence[SourceSamples] = ()) -> "Predictor":
         """Learn from samples, and forget what was learned from others before.
 
-        Fitting again with the same sources finds what fitting from scratch would have found, but learns from them no
-        second time.
+        Fitting again with the same sources finds what fitting from scratch would have found; most predictors learn from
+        them no second time.
 
         Args:
             archs: Architectures `(n,)`.

@@ -52,6 +52,7 @@ class Ensemble(Predictor):
         copies = [deepcopy(self.predictor) for _ in range(self.size)]
         for copy, seed in zip(copies, np.random.SeedSequence(self.seed).generate_state(self.size), strict=True):
             copy.seed = int(seed)
+            copy._known = None  # what was learned from sources was learned under another seed
         return copies
 
     def _fit(self, archs: ArchBatch, y: NDArray[np.float64], sources: Sequence[SourceSamples]) -> None:

@@ -89,7 +89,7 @@ class GaussianProcess:
                 "or take predictor=trees."
             )
         self._settle(grams, y)
-        refitted = self.folds and 1 < n <= _MOST_LEFT_OUT
+        refitted = self.folds > 1 and 1 < n <= _MOST_LEFT_OUT
         self._calibration = self._cross_calibrated(grams, y) if refitted else self._calibrated(y)
         return self
 
@@ -173,9 +173,11 @@ class GaussianProcess:
         """
         n = len(y)
         folds = np.random.default_rng(self.seed).permutation(n) % min(self.folds, n)
-        ratios = np.empty(n)
+        ratios = np.ones(n)
         for fold in range(int(folds.max()) + 1):
             out, kept = folds == fold, folds != fold
+            if np.ptp(y[kept]) == 0:  # what is left has no scale to tell errors by
+                continue
             other = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers)
             other._settle(grams[:, kept][:, :, kept], y[kept])
             other._calibration = 1.0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from devices import load_latencies
 from nasflow.evaluators import TableLookup
-from nasflow.suites.base import Cell, Row, present
+from nasflow.suites.base import Cell, Row, UnavailableError, present
 from nasflow.suites.few_shot import Fitted, KeptPredictors, content, held_out, methods_of
 from nasflow.suites.partition import weakly_correlated
 from predictors.base import SourceSamples
@@ -18,7 +18,7 @@ from predictors.choosers import Chooser
 from predictors.encodings import Encoding
 from predictors.latency.help import HELP
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import ConfigError, unknown
+from searchspaces.errors import ConfigError, TableError, unknown
 from searchspaces.files import located
 from searchspaces.space import SearchSpace
 from searchspaces.unreduced import Unreduced
@@ -231,12 +231,18 @@ class LatencyFewShot:
                 **task.settings,
                 "predictor": method.predictor,
                 "transfer": method.transfer,
-                "encoding": None if encoding is None else content(encoding, task.archs),
+                "encoding": None if encoding is None else self._content(cell.method, encoding, task.archs),
                 "picked": task.picked(method.chooser),
                 **({} if method.source_samples is None else {"source_samples": method.source_samples}),
                 **({"references": True} if method.references else {}),
             }
         return self._told[of]
+
+    def _content(self, method: str, encoding: Encoding, archs: ArchBatch) -> str:
+        try:
+            return content(encoding, archs)
+        except TableError as error:
+            raise UnavailableError(f"Method {method!r} reads a table that is not there. {error}") from error
 
     def summary(self, results: Mapping[Cell, Mapping[str, float]]) -> Sequence[Row]:
         """Nothing follows from several cells."""

@@ -104,6 +104,7 @@ class EncodedPredictor(Predictor):
         return arrays, facts
 
     def _restore(self, space: GeneSpace, arrays: Arrays, facts: Mapping[str, Any]) -> None:
+        self._known = None  # other sources than those of the last fit may be the ones that come now
         self._restore_sources(space, arrays, facts["sources"])
         self._samples = ArchBatch(space, arrays["rows"]), arrays["y"]
         self._begin(facts["learned"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -300,7 +301,7 @@ class HELP(LatencyNetwork):
         held = torch.from_numpy(np.isin(samples.place.numpy(), order[: len(order) // _HELD_OUT]))
         if int(torch.bincount(samples.device[held], minlength=int(samples.device.max()) + 1).min()) < 2 * self.support:
             return samples, None
-        return samples[torch.nonzero(~held)[:, 0]], samples[torch.nonzero(held)[:, 0]]
+        return _those(samples, ~held), _those(samples, held)
 
     def _error(self, meta: MetaNetwork, held_out: DeviceSamples) -> float:
         """Return the mean loss of a few episodes, the same ones each time."""
@@ -382,3 +383,8 @@ class HELP(LatencyNetwork):
         state = {name.replace(".", "/"): weight.detach() for name, weight in weights.items()}
         network.load_state_dict(state | {"hardware": hardware, "z": z})
         return network.eval()
+
+
+def _those(samples: DeviceSamples, which: Tensor) -> DeviceSamples:
+    """Return some latencies, beside the architectures of all."""
+    return replace(samples, y=samples.y[which], device=samples.device[which], place=samples.place[which])

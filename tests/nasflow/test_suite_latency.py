@@ -10,9 +10,10 @@ import pytest
 
 from nasflow.config import composed, instantiate, plain
 from nasflow.suites import Cell, Comparison, DeviceTask, LatencyFewShot, latency_few_shot
+from nasflow.suites.base import UnavailableError
 from predictors.base import Prediction, Predictor, SourceSamples
 from predictors.choosers import Random, Strata
-from predictors.encodings import Concatenation, LayerCosts, OneHot, OpCounts
+from predictors.encodings import Concatenation, LayerCosts, OneHot, OpCounts, ZeroCost
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
 from searchspaces.fbnet import FBNet
@@ -161,7 +162,8 @@ def test_references_are_among_the_samples(path: str, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(latency_few_shot, "held_out", held_out)
     method = {"overrides": ["predictor=latency_help"], "encoding": "all", "transfer": True, "references": True}
-    suite = LatencyFewShot({"T": device_task(path)}, {"help": method, "gp": METHODS["gp"] | {"references": True}})
+    methods = {"help": method, "gp": METHODS["gp"] | {"references": True}}
+    suite = LatencyFewShot({"T": device_task(path)}, methods, samples=[5, 10, 12])
     for samples, more in ((10, 0), (12, 2)):
         seen.clear()
         assert suite.run(Cell("T", "help", samples, 0))
@@ -172,7 +174,15 @@ def test_references_are_among_the_samples(path: str, monkeypatch: pytest.MonkeyP
         assert len(test) == 230 - more
     assert suite.run(Cell("T", "help", 5, 0)) == {}, "they are more than that"
     with pytest.raises(ConfigError, match="gp asks for references, which only latency_help has"):
-        suite.run(Cell("T", "gp", 20, 0))
+        suite.run(Cell("T", "gp", 12, 0))
+
+
+def test_a_method_whose_scores_are_not_there_is_left_out(path: str, tmp_path: Path) -> None:
+    encodings = {"scores": ZeroCost(tmp_path / "no.parquet")}
+    methods = {"a": {"overrides": ["predictor=latency_gp"], "encoding": "scores"}}
+    suite = LatencyFewShot({"T": device_task(path, encodings=encodings)}, methods)
+    with pytest.raises(UnavailableError, match="Method 'a' reads a table that is not there"):
+        suite.cell_settings(Cell("T", "a", 20, 0))
 
 
 def test_sources_may_be_devices_of_another_space(path: str, tmp_path: Path) -> None:

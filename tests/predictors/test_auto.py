@@ -155,6 +155,21 @@ def test_a_source_is_learned_once(archs, monkeypatch):
         np.testing.assert_array_equal(predictor.predict(archs).mean, expected.predict(archs).mean)
 
 
+@pytest.mark.parametrize(
+    "around", [lambda p: p, lambda p: Blend([p]), lambda p: Auto([Candidate("gp", p)])], ids=["alone", "blend", "auto"]
+)
+def test_what_is_loaded_takes_the_place_of_sources_learned_before(archs, tmp_path, around):
+    def new() -> Predictor:
+        return around(GaussianProcessPredictor(OneHot()))
+
+    y, known = target(archs), (archs[:20], target(archs)[:20])
+    first, second = (SourceSamples(archs[20:80], figures[20:80], "another task") for figures in (y**2, -y))
+    new().fit(*known, [second]).save(tmp_path / "p")
+    predictor = new().fit(*known, [first]).load(tmp_path / "p", archs.space)
+    expected = new().fit(*known, [first]).predict(archs).mean
+    np.testing.assert_array_equal(predictor.fit(*known, [first]).predict(archs).mean, expected)
+
+
 def test_what_was_learned_from_sources_is_saved(archs, tmp_path):
     y = target(archs)
     source = SourceSamples(archs[20:80], y[20:80] ** 2, "another task")

@@ -77,6 +77,15 @@ def test_few_samples_are_given_to_all() -> None:
     assert_allclose(ensemble.predict(archs).std, 0.5)
 
 
+def test_members_of_a_predictor_that_was_fitted_differ() -> None:
+    known = samples(NB201(), 5)
+    fitted = small().fit(known, target(known))
+    ensemble = Ensemble(fitted, members=3).fit(known, target(known))
+    found = [member.predict(known).mean for member in members(ensemble)]
+    assert (found[0] != found[1]).any()
+    assert (found[1] != found[2]).any()
+
+
 def test_samples_that_would_leave_a_member_nothing_to_learn_are_given_to_all() -> None:
     archs = samples(NB201(), 20)
     ensemble = Ensemble(Memory(), members=5).fit(archs, np.eye(20)[0])
