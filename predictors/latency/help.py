@@ -190,10 +190,10 @@ class HELP(LatencyNetwork):
     References are drawn from the architectures that were measured on all sources. What the samples do not hold of them
     is estimated from the samples, by kernel regression over the encoding: a new device is then described with error,
     but no latency is used beyond the samples. It is better to measure them (`references_of`): on task FD of the suite,
-    with 10, 20 and 50 samples, Spearman's coefficient was 0.90, 0.89, 0.89 with measured references and 0.85, 0.87, 0.83
-    with estimates (one seed, 4,000 architectures per source). All samples serve in the gradient steps; published are
-    ten for the description and ten for the steps. That modulators scale outputs, that their divergence is averaged, the
-    scale of the latencies and what is held out are this project's reading.
+    with 10, 20 and 50 samples, Spearman's coefficient was 0.90, 0.89, 0.89 with measured references and 0.85, 0.87,
+    0.83 with estimates (one seed, 4,000 architectures per source). All samples serve in the gradient steps; published
+    are ten for the description and ten for the steps. That modulators scale outputs, that their divergence is averaged,
+    the scale of the latencies and what is held out are this project's reading.
 
     Args:
         encoding: What architectures are described by; estimates of references rest on it in any case.
