@@ -231,6 +231,10 @@ class DeviceEmbedding(LatencyNetwork):
     def _network(self, features: int) -> GraphNetwork:
         return self._network_of(features, 1)
 
+    def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
+        self.device = None
+        super()._fit_sources(space, sources)
+
     def _fresh(self, devices: int) -> GraphNetwork:
         return self._network_of(len(self._columns), devices)
 

@@ -232,6 +232,7 @@ def test_sources_may_be_of_several_spaces(cells: ArchBatch, sources: Sequence[So
     archs = cells[200:212]
     predictor.fit(archs, milliseconds(archs, GPU), [SourceSamples(chains, work(chains), "far"), *sources])
     assert predictor.device == "gpu"
+    assert predictor.fit(archs, milliseconds(archs, GPU)).device is None
 
 
 # -- NASFLAT -------------------------------------------------------------------------------------------------------
