@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -88,6 +89,26 @@ class Recipe:
             )
 
 
+@contextmanager
+def fast_products() -> Iterator[None]:
+    """Let oneDNN multiply matrices of float32 numbers, which may round factors to bfloat16 where that is faster.
+
+    Processors of AMD multiply them in half the time of MKL, without rounding. Nothing changes where precisions were set
+    for single backends (`torch.backends`), for then PyTorch has no common one.
+    """
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        yield
+        return
+    torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@fast_products()
 def train(
     network: nn.Module, samples: Sequence[Samples], loss: Loss, recipe: Recipe, generator: torch.Generator
 ) -> None:

@@ -19,7 +19,7 @@ from predictors.encodings import Encoding
 from predictors.graphs import WIDTH, Graphs
 from predictors.latency.neural import DeviceSamples, LatencyNetwork
 from predictors.similarity import side_by_side, similarity
-from predictors.training import GraphNetwork, Recipe, Samples
+from predictors.training import GraphNetwork, Recipe, Samples, fast_products
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import PredictorError
 from searchspaces.genes import GeneSpace
@@ -271,6 +271,7 @@ class HELP(LatencyNetwork):
     def _network(self, features: int) -> GraphNetwork:
         return Adapted(self._plain(features), self.draws, self.references)
 
+    @fast_products()
     def _pretrained(self, sources: Sequence[SourceSamples]) -> nn.Module:
         self._anchors = self.references_of(sources)
         hardware = torch.stack([self._described(source) for source in sources])

@@ -219,10 +219,13 @@ def test_devices_of_another_space_help(
     near = ArchBatch.sample(ours, 150, np.random.default_rng(2)).unique()
     sources = [SourceSamples(far, work(far), "first"), SourceSamples(far[:100], work(far[:100]) ** 2, "second")]
     y = work(near)
-    alone, helped = (
-        spearmanr(make(encoding=encoding).fit(near[:5], y[:5], s).predict(near[5:]).mean, y[5:]).statistic
-        for s in ([], sources)
-    )
+    n, found = 12, []
+    for seed in range(3):  # a single one hangs on rounding
+        order = np.random.default_rng(seed).permutation(len(near))
+        few, rest = order[:n], order[n:]
+        made = (make(encoding=encoding, seed=seed).fit(near[few], y[few], s) for s in ([], sources))
+        found.append([spearmanr(predictor.predict(near[rest]).mean, y[rest]).statistic for predictor in made])
+    alone, helped = np.mean(found, axis=0)
     assert helped > max(0.6, alone - 0.05)  # MACs alone tell much, to a network that is given them
 
 
