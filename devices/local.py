@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from devices.environment import cores
+from devices.onnx_file import count_operators
 from devices.protocol import Floats, Plan, collect
 from devices.session import SessionConfig, load
 from searchspaces.errors import DeviceError
@@ -49,11 +50,12 @@ def run_here(
         DeviceError: If ONNX Runtime refuses a model or its inputs do not fit.
     """
     blocks = []
-    operators: list[dict[str, int]] = []
-    for restart in range(plan.restarts):
-        residents = [load(model, session, batch, rng, operators=restart == 0) for model in models]
+    optimised: list[bytes | None] = [None] * len(models)
+    for _ in range(plan.restarts):
+        pairs = zip(models, optimised, strict=True)
+        residents = [load(model, session, batch, rng, graph is None, graph) for model, graph in pairs]
         fixed = [load(model, session, batch, rng).run for model in anchors]
-        operators = operators or [resident.operators or {} for resident in residents]
+        optimised = [resident.optimised for resident in residents]
         blocks.append(collect([resident.run for resident in residents], fixed, plan, rng))
     return Collected(
         np.concatenate([block.samples for block in blocks]),
@@ -61,7 +63,7 @@ def run_here(
         np.concatenate([block.drifted for block in blocks]),
         sum(block.redone for block in blocks),
         sum(block.seconds for block in blocks),
-        operators,
+        [count_operators(graph) for graph in optimised if graph is not None],
     )
 
 

@@ -344,7 +344,7 @@ class HELP(LatencyNetwork):
         Raises:
             PredictorError: If too few were measured on all of them.
         """
-        first = sources[0].archs
+        first = sources[0].archs.unique()
         shared = set(first.keys()).intersection(*(source.archs.keys() for source in sources[1:]))
         places = [i for i, key in enumerate(first.keys()) if key in shared]
         least = min(len(source.y) for source in sources) - self.support

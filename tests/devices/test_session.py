@@ -15,9 +15,15 @@ from searchspaces.network import INPUT, NetworkBuilder, to_onnx
 CPU = SessionConfig()
 
 
-def _load(model, config=CPU, batch=1, operators=False):
+def _load(model, config=CPU, batch=1, keep=False, optimised=None):
     data = model if isinstance(model, bytes) else model.SerializeToString()
-    return load(data, config, batch, np.random.default_rng(0), operators)
+    return load(data, config, batch, np.random.default_rng(0), keep, optimised)
+
+
+def _operators(model, config=CPU):
+    optimised = _load(model, config, keep=True).optimised
+    assert optimised is not None
+    return count_operators(optimised)
 
 
 def _relu(shape, kind=TensorProto.FLOAT, op="Relu", domain=""):
@@ -33,19 +39,33 @@ def _relu(shape, kind=TensorProto.FLOAT, op="Relu", domain=""):
 
 def test_operators_are_those_of_the_optimised_graph(network):
     model = to_onnx(network)
-    plain = _load(model, SessionConfig(optimisation="disabled"), operators=True).operators
+    plain = _operators(model, SessionConfig(optimisation="disabled"))
     single = dict.fromkeys(["Add", "Flatten", "Gemm", "GlobalAveragePool"], 1)
     assert plain == single | dict.fromkeys(["BatchNormalization", "Conv", "Relu"], 2)
-    basic = _load(model, SessionConfig(optimisation="basic"), operators=True).operators
-    assert basic is not None
+    basic = _operators(model, SessionConfig(optimisation="basic"))
     assert "BatchNormalization" not in basic
     assert sum(count for op, count in basic.items() if op.endswith("Conv")) == 2
-    assert _load(model).operators is None
+    assert _load(model).optimised is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_optimised_model_runs_as_the_model_does(network, precision):
+    model = to_onnx(network)
+    if precision == "int8":
+        model = quantize(model, np.random.default_rng(0).standard_normal((4, 3, 16, 16), dtype=np.float32))
+    first = _load(model, keep=True)
+    again = _load(model, keep=True, config=SessionConfig(optimisation="disabled"), optimised=None)
+    reopened = _load(model, optimised=first.optimised)
+    assert reopened.optimised == first.optimised
+    assert np.array_equal(first.run()[0], reopened.run()[0])
+    assert again.optimised != first.optimised
+    with pytest.raises(DeviceError, match="refuses model"):
+        _load(model, optimised=b"no model")
 
 
 def test_counting_operators_leaves_no_files(network, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    _load(to_onnx(network), operators=True)
+    _load(to_onnx(network), keep=True)
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
@@ -120,7 +140,7 @@ def test_operators_kept_in_fp32_stay_so_beside_int8():
         x = builder.act(builder.conv(x, 8, 3, bias=True), "Relu")
     model = quantize(to_onnx(builder.build(x)), np.random.default_rng(0).standard_normal((2, 3, 16, 16)))
     kept = _without_quantized_weights(model, "conv")
-    operators = _load(kept, operators=True).operators
+    operators = _operators(kept)
     assert operators is not None
     integer = operators.get("com.microsoft:QLinearConv", 0) + operators.get("QLinearConv", 0)
     convolutions = sum(count for op, count in operators.items() if op.endswith("Conv"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -281,7 +282,6 @@ def test_pairs_of_two_devices_are_left_out_on_demand(cells: ArchBatch, sources: 
     assert predictor._loss(network, two, generator) == 0
 
 
-
 # -- HELP ----------------------------------------------------------------------------------------------------------
 
 
@@ -290,6 +290,8 @@ def test_devices_are_described_by_what_was_measured(cells: ArchBatch, sources: S
     anchors = predictor._anchors
     known = {key: i for i, key in enumerate(cells[:200].keys())}
     assert len(anchors) == 10
+    twice = [replace(s, archs=s.archs[np.r_[:40, : len(s.y)]], y=s.y[np.r_[:40, : len(s.y)]]) for s in sources]
+    assert np.array_equal(predictor.references_of(twice).rows, anchors.rows)
     y = milliseconds(cells[[known[key] for key in anchors.keys()]], GPU)  # noqa: SIM118 (no dictionary)
     expected = (y - y.min()) / np.ptp(y)
     assert_allclose(predictor._before.hardware[2].numpy(), expected, rtol=1e-5)

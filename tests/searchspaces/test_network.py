@@ -23,6 +23,7 @@ from searchspaces.network import (
     to_torch,
 )
 from searchspaces.network.graph import window
+from searchspaces.network.weights import _drawn
 
 IMAGE = (6, 9, 8)
 Build = Callable[[NetworkBuilder], str]
@@ -359,6 +360,21 @@ def test_weights_depend_on_the_seed_alone() -> None:
         assert array.dtype == np.float32
     convs = [key for key in first if key.endswith(".weight") and first[key].ndim > 1]
     assert convs and all((first[key] != other[key]).any() for key in convs)
+
+
+def test_weights_do_not_depend_on_other_networks() -> None:
+    """Numbers that were drawn for one serve others, but nobody can change them there."""
+    _drawn.clear()
+    small = NetworkBuilder("small", IMAGE)
+    network = small.build(small.conv(INPUT, 4, 3))
+    alone = init_weights(network, 1)["conv.weight"].copy()
+    b = NetworkBuilder("large", (64, 8, 8))
+    init_weights(b.build(b.conv(INPUT, 128, 3)), 1)
+    init_weights(network, 1)["conv.weight"][:] = 0
+    np.testing.assert_array_equal(init_weights(network, 1)["conv.weight"], alone)
+    assert list(_drawn) == [1]
+    init_weights(network, 2)
+    assert list(_drawn) == [2]
 
 
 def test_weights_have_the_spread_of_their_fan_in() -> None:
