@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 from scipy.stats import kendalltau
 
 from devices import Device, anchor_networks, exclusive, heavy_work, local, trimmed_mean
@@ -23,6 +24,11 @@ CONF = Path(__file__).parents[2] / "conf" / "device"
 
 def _device(**arguments):
     return Device(**{"rounds": 3, "runs_per_round": 3, "restarts": 2} | arguments)
+
+
+OPTIMISED = helper.make_model(
+    helper.make_graph([helper.make_node("Conv", [], [])], "optimised", [], [])
+).SerializeToString()
 
 
 @pytest.fixture
@@ -44,9 +50,9 @@ def simulated(monkeypatch):
     """Models by graph name take as many ms as the name says; the speed is set by the test."""
     machine = Machine()
 
-    def load(model, config, batch, rng, operators=False):
+    def load(model, config, batch, rng, keep=False, optimised=None):
         ms = 2.0 if model == b"anchor" else float(model)
-        return Resident(machine.model(str(model), ms), {"Conv": 1} if operators else None)
+        return Resident(machine.model(str(model), ms), OPTIMISED if keep else optimised)
 
     monkeypatch.setattr(local, "load", load)
     monkeypatch.setattr(local, "collect", partial(collect, clock=machine.clock))
@@ -147,7 +153,7 @@ def test_given_anchors_are_measured_along_once_and_normalise_from_then_on(simula
     load = local.load
 
     def load_slower(model, *rest, **named):
-        return Resident(slow, {"Conv": 1}) if model == b"8.0" else load(model, *rest, **named)
+        return Resident(slow, OPTIMISED) if model == b"8.0" else load(model, *rest, **named)
 
     monkeypatch.setattr(local, "load", load_slower)
     (result,) = device.measure([b"4.0"], rng, anchors=[b"8.0"], state=state)

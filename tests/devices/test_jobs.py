@@ -114,7 +114,7 @@ def test_a_folder_for_temporary_files_that_cannot_be_written_is_not_blamed_on_mo
 
     monkeypatch.setattr("devices.session.TemporaryDirectory", Folder)
     with pytest.raises(DeviceError, match="optimised graph of .* cannot be written") as caught:
-        load(model, config, 1, rng, operators=True)
+        load(model, config, 1, rng, keep=True)
     assert not isinstance(caught.value, RefusedModelError)
     with pytest.raises(RefusedModelError):
-        load(model[:100], config, 1, rng, operators=True)
+        load(model[:100], config, 1, rng, keep=True)
