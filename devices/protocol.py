@@ -13,8 +13,8 @@ The speed of a machine changes while it is measured: clock rates, neighbours on 
 - a round in which an anchor leaves its median over the rounds by more than 5 % is done again, a bounded number of
   times; then it is kept, and the measurement says so;
 - all of it is repeated with fresh sessions, since where a session's memory lies moves its time by 1–3 %;
-- a session warms up until its times are stable, which takes 6 runs or a few more: then the first round of 64 cells
-  takes as long as the later ones, to within 0.3 %;
+- a session warms up until its times are stable, which takes 6 runs or a few more: in the median of 64 cells, the first
+  round then takes as long as later ones, to within 0.4 %;
 - nothing sleeps between runs: a pause of 100 ms makes the next run twice as long.
 
 Nothing here knows what a model is: a run is a function without arguments.

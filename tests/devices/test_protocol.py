@@ -153,8 +153,8 @@ def test_warming_up_runs_until_windows_agree():
         machine.now += next(cost)
 
     settling = Sampler(run, Plan(), machine.clock)
-    assert 10 < settling.warmup < 50
-    assert Sampler(machine.model("x", 1.0), Plan(), machine.clock).warmup == 10
+    assert 6 < settling.warmup < 50
+    assert Sampler(machine.model("x", 1.0), Plan(), machine.clock).warmup == 6
 
 
 def test_warming_up_ends_at_its_limit():
