@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from predictors.training import Recipe, hinge_loss, minibatches
+from predictors.training import Recipe, fast_products, hinge_loss, minibatches
 from searchspaces.errors import ConfigError
 
 
@@ -60,3 +60,22 @@ def test_no_batch_is_too_small_for_a_pair(size: int, batch: int, sizes: set[int]
 def test_training_without_steps_or_pairs_is_refused(epochs: int, batch: int) -> None:
     with pytest.raises(ConfigError, match="at least 1 epoch and batches of at least 2"):
         Recipe(epochs, batch, 1e-3, 0.0)
+
+
+def test_products_are_fast_in_training_alone() -> None:
+    before = torch.get_float32_matmul_precision()
+    with fast_products():
+        assert torch.get_float32_matmul_precision() == "medium"
+    with pytest.raises(ZeroDivisionError), fast_products():
+        raise ZeroDivisionError
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_precisions_that_were_set_for_a_backend_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mixed() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", mixed)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", pytest.fail)
+    with fast_products():
+        pass
