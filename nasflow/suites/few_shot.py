@@ -57,12 +57,19 @@ class KeptPredictors:
     def __init__(self) -> None:
         self._last: dict[str, tuple[tuple[str, int], Predictor]] = {}
 
-    def predictor(self, cell: Cell, method: Fitted, encodings: Mapping[str, Encoding]) -> Predictor:
-        """Return the cell's predictor: that of the method's last cell if task and seed are the same."""
+    def predictor(self, cell: Cell, method: Fitted, encodings: Mapping[str, Encoding], **more: Any) -> Predictor:
+        """Return the cell's predictor: that of the method's last cell if task and seed are the same.
+
+        Args:
+            cell: The cell.
+            method: Its method.
+            encodings: The task's encodings by name.
+            **more: What is different in the configuration of the predictor.
+        """
         of = cell.task, cell.seed
         if cell.method not in self._last or self._last[cell.method][0] != of:
             encoding = None if method.encoding is None else encodings[method.encoding]
-            self._last[cell.method] = of, instantiate(method.predictor, seed=cell.seed, encoding=encoding)
+            self._last[cell.method] = of, instantiate({**method.predictor, **more}, seed=cell.seed, encoding=encoding)
         return self._last[cell.method][1]
 
 

@@ -44,6 +44,8 @@ class DeviceTask:
         unreduced: Whether the table's networks were executed with their operations without effect.
         elsewhere: Another task whose source devices are learned from in place of devices of this table, such as one of
             another space.
+        references: The architectures by whose latencies a publication describes devices, as places in the table; None
+            for those that a predictor draws.
         published: Rows of publications: method, samples, spearman, source.
     """
 
@@ -58,6 +60,7 @@ class DeviceTask:
     partition: int = 0
     unreduced: bool = False
     elsewhere: "DeviceTask | None" = None
+    references: Sequence[int] | None = None
     published: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -100,6 +103,19 @@ class DeviceTask:
         return ArchBatch(Unreduced(self.space), archs.rows) if self.unreduced else archs
 
     @cached_property
+    def anchors(self) -> list[int]:
+        """Where the references stand among `archs`.
+
+        Raises:
+            ConfigError: If one was not measured on all devices.
+        """
+        places = {int(at): i for i, at in enumerate(self._known)}
+        unknown = [at for at in self.references or () if at not in places]
+        if unknown:
+            raise ConfigError(f"No architectures {unknown} of {self.table} were measured on all devices of the task.")
+        return [places[at] for at in self.references or ()]
+
+    @cached_property
     def _known(self) -> NDArray[np.int64]:
         columns = [self.lookup.table.column(name) for name in self.lookup.columns]
         return np.flatnonzero(~np.isnan(columns).any(axis=0))
@@ -108,15 +124,16 @@ class DeviceTask:
         """Return the latencies on a device."""
         return self.lookup.table.column(f"{device}{self.suffix}")[self._known]
 
-    def order(self, seed: int) -> NDArray[np.int64]:
-        """Return the architectures in random order: first those that are measured on every source device."""
-        return np.random.default_rng([seed, 21]).permutation(len(self.archs))
+    def order(self, seed: int, first: Sequence[int] = ()) -> NDArray[np.int64]:
+        """Return the architectures: some first, others in random order. Sources were measured on those in front."""
+        order = np.random.default_rng([seed, 21]).permutation(len(self.archs))
+        return np.array([*first, *order[~np.isin(order, first)]])
 
-    def learned_from(self, seed: int, samples: int | None = None) -> list[SourceSamples]:
+    def learned_from(self, seed: int, samples: int | None = None, first: Sequence[int] = ()) -> list[SourceSamples]:
         """Return what is known of source devices: so many samples of each, or as many as the task says."""
         if self.elsewhere is not None:
             return self.elsewhere.learned_from(seed, samples)
-        measured = self.order(seed)[: samples or self.source_samples]
+        measured = self.order(seed, first)[: samples or self.source_samples]
         archs = self.archs[measured]
         return [SourceSamples(archs, self.figures(name)[measured], name) for name in self.devices[0]]
 
@@ -157,8 +174,8 @@ class Adapted(Fitted):
         samples: Numbers of samples; None for those of the suite.
         chooser: Name of the task's chooser that picks the samples.
         source_samples: Architectures measured on every source device; None for as many as the task says.
-        references: Whether the first of the samples are those by which the predictor describes devices, as HELP does.
-            They were measured on the sources, too.
+        references: Whether the first of the samples are those by which the predictor describes devices, as HELP does:
+            the task's, or its own choice. They were measured on the sources, too.
     """
 
     samples: Sequence[int] | None = None
@@ -234,7 +251,7 @@ class LatencyFewShot:
                 "encoding": None if encoding is None else self._content(cell.method, encoding, task.archs),
                 "picked": task.picked(method.chooser),
                 **({} if method.source_samples is None else {"source_samples": method.source_samples}),
-                **({"references": True} if method.references else {}),
+                **({"references": list(task.references or ()) or True} if method.references else {}),
             }
         return self._told[of]
 
@@ -255,7 +272,8 @@ class LatencyFewShot:
             return {}
         if method.encoding is not None and method.encoding not in task.encodings:
             return {}
-        order = task.order(cell.seed)
+        anchors = task.anchors if method.references else []
+        order = task.order(cell.seed, anchors)
         source_samples = method.source_samples or task.source_samples
         rest = order[source_samples:]
         if len(rest) < 2 * cell.samples:
@@ -265,8 +283,9 @@ class LatencyFewShot:
             )
         candidates = task.archs[rest]
         rng = np.random.default_rng([cell.seed, 22, cell.samples])
-        sources = task.learned_from(cell.seed, method.source_samples) if method.transfer else []
-        predictor = self._kept.predictor(cell, method, task.encodings)
+        sources = task.learned_from(cell.seed, method.source_samples, anchors) if method.transfer else []
+        described = {"references": task.archs[anchors].format()} if anchors else {}
+        predictor = self._kept.predictor(cell, method, task.encodings, **described)
         given: list[int] = []
         if method.references:
             if not isinstance(predictor, HELP):

@@ -21,7 +21,7 @@ from predictors.latency.neural import DeviceSamples, LatencyNetwork
 from predictors.similarity import side_by_side, similarity
 from predictors.training import GraphNetwork, Recipe, Samples, fast_products
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import PredictorError
+from searchspaces.errors import ConfigError, PredictorError
 from searchspaces.genes import GeneSpace
 
 _MODULATION = 0.01  # by how much a modulator of 1 scales a layer's output
@@ -187,20 +187,21 @@ class HELP(LatencyNetwork):
     architectures is held out, those weights are kept that err least there, after adapting, and learning ends after a
     thousand episodes that brought nothing.
 
-    References are drawn from the architectures that were measured on all sources. What the samples do not hold of them
-    is estimated from the samples, by kernel regression over the encoding: a new device is then described with error,
-    but no latency is used beyond the samples. It is better to measure them (`references_of`): on task FD of the suite,
-    with 10, 20 and 50 samples, Spearman's coefficient was 0.90, 0.89, 0.89 with measured references and 0.85, 0.87,
-    0.83 with estimates (one seed, 4,000 architectures per source). All samples serve in the gradient steps; published
-    are ten for the description and ten for the steps. That modulators scale outputs, that their divergence is averaged,
-    the scale of the latencies and what is held out are this project's reading.
+    References are drawn from the architectures that were measured on all sources, unless they are given. What the
+    samples do not hold of them is estimated from the samples, by kernel regression over the encoding: a new device is
+    then described with error, but no latency is used beyond the samples. It is better to measure them
+    (`references_of`): on task FD of the suite, with 10, 20 and 50 samples, Spearman's coefficient was 0.90, 0.89, 0.89
+    with measured references and 0.85, 0.87, 0.83 with estimates (one seed, 4,000 architectures per source). All samples
+    serve in the gradient steps; published are ten for the description and ten for the steps. That modulators scale
+    outputs, that their divergence is averaged, the scale of the latencies and what is held out are this project's
+    reading.
 
     Args:
         encoding: What architectures are described by; estimates of references rest on it in any case.
         graph: Whether the network reads the graph in place of the encoding, by graph convolutions.
         layers: Graph convolutions.
         width: Width of the embeddings of architecture and hardware; the last layers are twice as wide.
-        references: Number of reference architectures.
+        references: Number of reference architectures; or these, in the space's notation.
         episodes: Most steps of meta-learning; published are 2,000 for cells and 4,000 for chains of blocks.
         devices: Source devices per episode.
         support: Latencies of a device that an episode adapts to.
@@ -212,7 +213,7 @@ class HELP(LatencyNetwork):
         seed: Decides initial weights, references and episodes.
 
     Raises:
-        ConfigError: If there are no episodes.
+        ConfigError: If there are no episodes, or fewer than two references.
         PredictorError: On fitting, if there are no sources, or they have too few architectures in common.
     """
 
@@ -224,7 +225,7 @@ class HELP(LatencyNetwork):
         graph: bool = False,
         layers: int = 4,
         width: int = 100,
-        references: int = 10,
+        references: int | Sequence[str] = 10,
         episodes: int = 4000,
         devices: int = 8,
         support: int = 10,
@@ -238,6 +239,9 @@ class HELP(LatencyNetwork):
         recipe = Recipe(episodes, max(2, devices), lr, 0.0)
         super().__init__(encoding, recipe, recipe, folds, seed)
         self.graph, self.layers, self.width, self.references = graph, layers, width, references
+        self.described_by = references if isinstance(references, int) else len(references)
+        if self.described_by < 2:
+            raise ConfigError(f"HELP tells devices apart by two references or more, but got {references!r}.")
         self.support, self.query, self.steps, self.draws = support, query, steps, draws
 
     def _check_columns(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
@@ -266,10 +270,10 @@ class HELP(LatencyNetwork):
     # -- meta-learning -------------------------------------------------------------------------------------------------
 
     def _plain(self, features: int) -> HelpNetwork:
-        return HelpNetwork(0 if self.graph else features, self.references, self.layers, self.width)
+        return HelpNetwork(0 if self.graph else features, self.described_by, self.layers, self.width)
 
     def _network(self, features: int) -> GraphNetwork:
-        return Adapted(self._plain(features), self.draws, self.references)
+        return Adapted(self._plain(features), self.draws, self.described_by)
 
     @fast_products()
     def _pretrained(self, sources: Sequence[SourceSamples]) -> nn.Module:
@@ -343,18 +347,22 @@ class HELP(LatencyNetwork):
 
         Raises:
             PredictorError: If too few were measured on all of them.
+            ArchitectureError: If references were given that are not of the space.
         """
         first = sources[0].archs.unique()
         shared = set(first.keys()).intersection(*(source.archs.keys() for source in sources[1:]))
         places = [i for i, key in enumerate(first.keys()) if key in shared]
         least = min(len(source.y) for source in sources) - self.support
-        if len(places) < self.references or least < 1:
+        drawn = self.references if isinstance(self.references, int) else 0
+        if len(places) < drawn or least < 1:
             raise PredictorError(
-                f"HELP needs {self.references} architectures that were measured on every source device, and more than "
+                f"HELP needs {drawn} architectures that were measured on every source device, and more than "
                 f"{self.support} on each, but {len(places)} are common to all, and one device has "
                 f"{least + self.support}. Give fewer references or a smaller support, or leave devices out."
             )
-        return first[np.random.default_rng(self.seed).permutation(places)[: self.references]]
+        if not isinstance(self.references, int):
+            return ArchBatch.parse(first.space, self.references)
+        return first[np.random.default_rng(self.seed).permutation(places)[:drawn]]
 
     def _described(self, own: SourceSamples) -> Tensor:
         """Return the hardware embedding `(references,)`: latencies of the references, estimated where not measured."""
@@ -377,7 +385,7 @@ class HELP(LatencyNetwork):
         (samples,) = self._together([own])
         hardware, meta = self._described(own), self._before
         everything = torch.arange(len(samples))
-        network = Adapted(meta.network, self.draws, self.references)
+        network = Adapted(meta.network, self.draws, self.described_by)
         with torch.no_grad():
             z, _ = meta.modulators(hardware.expand(self.draws, -1), torch.Generator().manual_seed(seed))
             adapted = partial(meta.adapted, self.steps, hardware, inputs=self._inputs(samples, everything), y=samples.y)

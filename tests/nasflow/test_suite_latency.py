@@ -14,6 +14,7 @@ from nasflow.suites.base import UnavailableError
 from predictors.base import Prediction, Predictor, SourceSamples
 from predictors.choosers import Random, Strata
 from predictors.encodings import Concatenation, LayerCosts, OneHot, OpCounts, ZeroCost
+from predictors.latency.help import HELP
 from searchspaces.arch import ArchBatch
 from searchspaces.errors import ConfigError
 from searchspaces.fbnet import FBNet
@@ -175,6 +176,32 @@ def test_references_are_among_the_samples(path: str, monkeypatch: pytest.MonkeyP
     assert suite.run(Cell("T", "help", 5, 0)) == {}, "they are more than that"
     with pytest.raises(ConfigError, match="gp asks for references, which only latency_help has"):
         suite.run(Cell("T", "gp", 12, 0))
+
+
+def test_published_references_are_measured_everywhere(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[ArchBatch, Sequence[SourceSamples], HELP]] = []
+
+    def held_out(predictor: HELP, archs: ArchBatch, y: Any, test: ArchBatch, *more: Any) -> dict[str, float]:
+        seen.append((archs, more[1], predictor))
+        return dict.fromkeys(("spearman", "kendall_tau", "within_90", "fit_s", "score_1000_s"), 0.0)
+
+    monkeypatch.setattr(latency_few_shot, "held_out", held_out)
+    method = {"overrides": ["predictor=latency_help"], "encoding": "all", "transfer": True, "references": True}
+    task = device_task(path, references=[30, 399, 20])
+    suite = LatencyFewShot({"T": task}, {"help": method}, samples=[5])
+    wanted = task.lookup.table.archs[[30, 399, 20]]
+    settings = suite.cell_settings(Cell("T", "help", 5, 0))
+    assert settings["references"] == [30, 399, 20]
+    for seed in range(2):
+        seen.clear()
+        assert suite.run(Cell("T", "help", 5, seed))
+        (archs, sources, predictor), _ = seen
+        assert np.array_equal(archs.rows[:3], wanted.rows)
+        assert all(np.array_equal(source.archs.rows[:3], wanted.rows) for source in sources)
+        assert np.array_equal(predictor.references_of(sources).rows, wanted.rows)
+        assert [(len(archs), len(source.archs)) for source in sources] == [(5, 150)] * 2
+    with pytest.raises(ConfigError, match=r"No architectures \[3, 400\] of .* were measured on all devices"):
+        _ = device_task(path, references=[30, 3, 400]).anchors
 
 
 def test_a_method_whose_scores_are_not_there_is_left_out(path: str, tmp_path: Path) -> None:

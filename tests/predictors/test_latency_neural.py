@@ -24,7 +24,7 @@ from predictors.latency.multi_predict import MultiPredict
 from predictors.latency.nasflat import NASFLAT, NasflatNetwork
 from predictors.latency.neural import DeviceSamples, LatencyNetwork
 from searchspaces.arch import ArchBatch
-from searchspaces.errors import PredictorError
+from searchspaces.errors import ArchitectureError, ConfigError, PredictorError
 from searchspaces.fbnet import FBNet
 from searchspaces.nb201 import NB201
 from searchspaces.space import SearchSpace
@@ -50,7 +50,7 @@ def gcn(**arguments: Any) -> LatencyGCN:
 
 
 def help_(**arguments: Any) -> HELP:
-    known = {name: arguments[name] for name in ("folds", "seed", "graph") if name in arguments}
+    known = {name: arguments[name] for name in ("folds", "seed", "graph", "references") if name in arguments}
     defaults = {"width": 32, "episodes": 20 * arguments.get("epochs", 10), "lr": 3e-3, "folds": 0, "seed": 1}
     return HELP(ENCODING, **(defaults | known))
 
@@ -302,6 +302,20 @@ def test_devices_are_described_by_what_was_measured(cells: ArchBatch, sources: S
     assert (estimated != expected).any()
 
 
+def test_references_may_be_given(cells: ArchBatch, sources: Sequence[SourceSamples]) -> None:
+    """Also ones that sources were not measured on: they are estimated there."""
+    archs = cells[200:212]
+    given = cells[[3, 250, 7]]
+    predictor = help_(epochs=1, references=given.format()).fit(archs, milliseconds(archs, CPU), sources)
+    assert np.array_equal(predictor._anchors.rows, given.rows)
+    assert predictor._before.hardware.shape == (len(sources), 3)
+    assert np.isfinite(predictor.predict(cells[300:310]).mean).all()
+    with pytest.raises(ConfigError, match=r"two references or more, but got \['a'\]"):
+        help_(references=["a"])
+    with pytest.raises(ArchitectureError):
+        help_(epochs=1, references=["a", "b"]).fit(archs, milliseconds(archs, CPU), sources)
+
+
 def test_an_adaptation_is_gradient_steps_with_a_rate_for_each_weight(
     cells: ArchBatch, sources: Sequence[SourceSamples]
 ) -> None:
@@ -391,7 +405,7 @@ def test_scores_are_the_mean_over_modulators(cells: ArchBatch, sources: Sequence
     features = predictor._features(cells[:30])
     alone = []
     for i in range(len(network.z)):
-        one = Adapted(network._like[0], 1, predictor.references)
+        one = Adapted(network._like[0], 1, predictor.described_by)
         state = network.state_dict()
         one.load_state_dict({name: value if name == "hardware" else value[[i]] for name, value in state.items()})
         alone.append(one.score(torch.zeros(30, 0), features))
