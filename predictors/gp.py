@@ -24,6 +24,10 @@ _REFITS = 6  # at most, for outliers
 _PRIOR = 4  # samples' worth of belief that the stated deviations are right
 _MOST_LEFT_OUT = 200  # samples up to which leaving some out is worth its time
 _QUANTILE = 0.95
+_WITHOUT = 0.25  # share of the settings that have no trend
+_LEAST_TREND = 0.5  # of the others, in deviations of the target per deviation along it
+_RISING = 0.3  # parameter of the Dirichlet distribution of its direction
+_FLATTEST = 0.3  # deviation of the samples along a trend below which it is taken to be this
 Matrix = NDArray[np.float64]
 
 _BLAS = ThreadpoolController()
@@ -46,7 +50,9 @@ class GaussianProcess:
     With few samples no single setting of a kernel is certain, so predictions are averaged over settings by their
     marginal likelihood: mixtures drawn from the prior, and the best of them after ascending the likelihood. The prior
     of a setting: weights of the kernels Dirichlet with parameter 0.4, so that mostly few kernels matter; amplitude and
-    share of noise log-uniform. Standard deviations are scaled to the errors on left-out samples.
+    share of noise log-uniform. Where the target is known to rise with some figures, three of four settings expect a
+    trend: a mixture of the figures (Dirichlet, too), by half to a whole deviation of the target per deviation of the
+    samples; kernels then have less left to explain. Standard deviations are scaled to the errors on left-out samples.
 
     Args:
         draws: Settings to draw.
@@ -72,12 +78,13 @@ class GaussianProcess:
         self.folds = folds
 
     @on_one_thread
-    def fit(self, grams: Matrix, y: Matrix) -> "GaussianProcess":
+    def fit(self, grams: Matrix, y: Matrix, rising: Matrix | None = None) -> "GaussianProcess":
         """Condition on samples.
 
         Args:
             grams: `(m, n, n)`, of m kernels between n samples, each with a mean diagonal of about 1.
             y: `(n,)`.
+            rising: `(n, q)`, figures with which y is known to rise, each with a deviation of about 1; None without.
 
         Raises:
             PredictorError: If there are more than 1,000 samples.
@@ -88,30 +95,34 @@ class GaussianProcess:
                 f"An exact Gaussian process takes at most {MOST_SAMPLES} samples, but got {n}. Give it a part of them, "
                 "or take predictor=trees."
             )
-        self._settle(grams, y)
+        rising = _nothing(n) if rising is None else rising
+        self._settle(grams, y, rising)
         refitted = self.folds > 1 and 1 < n <= _MOST_LEFT_OUT
-        self._calibration = self._cross_calibrated(grams, y) if refitted else self._calibrated(y)
+        self._calibration = self._cross_calibrated(grams, y, rising) if refitted else self._calibrated(y)
         return self
 
-    def _settle(self, grams: Matrix, y: Matrix) -> None:
+    def _settle(self, grams: Matrix, y: Matrix, rising: Matrix) -> None:
         """Find settings, and what is left of outliers."""
-        self._fit_once(grams, y)
+        self._fit_once(grams, y, rising)
         self._cut = y
         for _ in range(_REFITS if self.outliers is not None else 0):
             cut = self._without_outliers(y)
             if np.allclose(cut, self._cut, atol=1e-6 * self._spread):
                 break
             self._cut = cut
-            self._fit_once(grams, cut)
+            self._fit_once(grams, cut, rising)
 
-    def _fit_once(self, grams: Matrix, y: Matrix) -> None:
+    def _fit_once(self, grams: Matrix, y: Matrix, rising: Matrix) -> None:
         rng = np.random.default_rng(self.seed)
         target = self._standardised(y)
         settings = [_drawn(len(grams), rng) for _ in range(self.draws)]
-        scores = np.array([_evidence(grams, target, theta)[0] for theta in settings])
+        slopes = [_slopes(rising, theta, rng) for theta in settings]
+        left = [target - slope @ (rising - rising.mean(axis=0)).T for slope in slopes]
+        scores = np.array([_evidence(grams, own, theta)[0] for own, theta in zip(left, settings, strict=True)])
         for best in np.argsort(-scores)[: self.ascents]:
-            settings.append(_ascended(grams, target, settings[best]))
-            scores = np.append(scores, _evidence(grams, target, settings[-1])[0])
+            settings.append(_ascended(grams, left[best], settings[best]))
+            slopes.append(slopes[best])
+            scores = np.append(scores, _evidence(grams, left[best], settings[-1])[0])
         # Where an ascent ended is as likely as what it began with was to be drawn: it stands for that one's region.
         weights = np.exp(scores - scores.max())
         self.evidence = float(np.log(weights.mean()) + scores.max())
@@ -119,7 +130,8 @@ class GaussianProcess:
         kept = weights >= _KEPT
         self._settings = _pruned(np.array(settings)[kept])
         self._weights = weights[kept] / weights[kept].sum()
-        self._condition(grams, target)
+        self._slopes = np.array(slopes)[kept]
+        self._condition(grams, target, rising)
 
     def _standardised(self, y: Matrix) -> Matrix:
         self._mean, self._spread = float(y.mean()), float(y.std()) or 1.0
@@ -138,13 +150,18 @@ class GaussianProcess:
         """Which kernels have a weight in any setting, shape `(m,)`; the others need not be computed for `predict`."""
         return np.asarray((self._settings[:, :-1] > -np.inf).any(axis=0))
 
-    def _condition(self, grams: Matrix, target: Matrix) -> None:
+    def _condition(self, grams: Matrix, target: Matrix, rising: Matrix) -> None:
         self._factors, self._solved = [], []
-        for theta in self._settings:
+        self._centre = rising.mean(axis=0)
+        for theta, trend in zip(self._settings, self._trends(rising), strict=True):
             factor = _factor(grams, theta)
             self._factors.append(factor)
-            self._solved.append(cho_solve((factor, True), target))
+            self._solved.append(cho_solve((factor, True), target - trend))
         self._left_out = self._errors(target)
+
+    def _trends(self, rising: Matrix) -> Matrix:
+        """Return what settings expect without samples, shape `(settings, k)`."""
+        return np.asarray(self._slopes @ (rising - self._centre).T)
 
     def _errors(self, target: Matrix) -> tuple[Matrix, Matrix]:
         """Errors on left-out samples and the variances that were stated for them, on the standardised scale."""
@@ -165,7 +182,7 @@ class GaussianProcess:
         # A handful of errors says little about a ratio: it counts in full from some dozens of samples on.
         return float(ratio ** (len(y) / (len(y) + 10)))
 
-    def _cross_calibrated(self, grams: Matrix, y: Matrix) -> float:
+    def _cross_calibrated(self, grams: Matrix, y: Matrix, rising: Matrix) -> float:
         """Ratio of left-out errors to the standard deviations stated for them, by processes that never saw them.
 
         A few errors more, as large as stated, stand for what is believed before. That few samples tell the ratio with
@@ -179,29 +196,32 @@ class GaussianProcess:
             if np.ptp(y[kept]) == 0:  # what is left has no scale to tell errors by
                 continue
             other = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers)
-            other._settle(grams[:, kept][:, :, kept], y[kept])
+            other._settle(grams[:, kept][:, :, kept], y[kept], rising[kept])
             other._calibration = 1.0
             used = grams[other.used]
-            mean, std = other.predict(used[:, out][:, :, kept], np.diagonal(used, axis1=1, axis2=2)[:, out])
+            cross, diagonal = used[:, out][:, :, kept], np.diagonal(used, axis1=1, axis2=2)[:, out]
+            mean, std = other.predict(cross, diagonal, rising[out])
             ratios[out] = (y[out] - mean) / std
         ratio = max(1.0, float(np.sqrt((ratios @ ratios + _PRIOR) / (n + _PRIOR))))
         return ratio * float(t.ppf(_QUANTILE, n - 1) / norm.ppf(_QUANTILE))
 
     @on_one_thread
-    def predict(self, cross: Matrix, diagonal: Matrix) -> tuple[Matrix, Matrix]:
+    def predict(self, cross: Matrix, diagonal: Matrix, rising: Matrix | None = None) -> tuple[Matrix, Matrix]:
         """Return mean and standard deviation `(k,)` at k places, noise of the samples included.
 
         Args:
             cross: `(u, k, n)`, those kernels that are `used` between the places and the samples.
             diagonal: `(u, k)`, the same kernels of each place with itself.
+            rising: `(k, q)`, the figures of the places, if samples had such.
         """
+        trends = self._trends(_nothing(cross.shape[1]) if rising is None else rising)
         weights, noise = np.exp(self._settings[:, :-1][:, self.used]), np.exp(self._settings[:, -1:])
         mixtures = np.tensordot(weights, cross, axes=1)
         explained = [
             (solve_triangular(factor, mixed.T, lower=True, check_finite=False) ** 2).sum(axis=0)
             for factor, mixed in zip(self._factors, mixtures, strict=True)
         ]
-        means = np.einsum("skn,sn->sk", mixtures, np.array(self._solved))
+        means = trends + np.einsum("skn,sn->sk", mixtures, np.array(self._solved))
         variances = np.maximum(weights @ diagonal - explained, 0) + noise
         mean = np.tensordot(self._weights, means, axes=1)
         between = np.tensordot(self._weights, (means - mean) ** 2, axes=1)
@@ -214,17 +234,22 @@ class GaussianProcess:
         settings = np.maximum(self._settings, _NOTHING)
         numbers = {"evidence": self.evidence, "calibration": self._calibration}
         found = {"settings": settings.tolist(), "weights": self._weights.tolist(), **numbers}
+        found |= {"slopes": self._slopes.tolist()} if self._slopes.size else {}
         return found | ({"cut": self._cut.tolist()} if self.outliers is not None else {})
 
     @on_one_thread
-    def restore(self, grams: Matrix, y: Matrix, state: Mapping[str, Any]) -> "GaussianProcess":
+    def restore(
+        self, grams: Matrix, y: Matrix, state: Mapping[str, Any], rising: Matrix | None = None
+    ) -> "GaussianProcess":
         """Condition on the samples again, with settings found before."""
+        rising = _nothing(len(y)) if rising is None else rising
         self._cut = np.array(state.get("cut", y))
         settings = np.array(state["settings"])
         self._settings = np.where(settings <= _NOTHING, -np.inf, settings)
         self._weights = np.array(state["weights"])
         self.evidence = float(state["evidence"])
-        self._condition(grams, self._standardised(self._cut))
+        self._slopes = np.array(state.get("slopes", np.zeros((len(settings), rising.shape[1]))))
+        self._condition(grams, self._standardised(self._cut), rising)
         self._calibration = float(state["calibration"])
         return self
 
@@ -234,6 +259,20 @@ def _drawn(kernels: int, rng: np.random.Generator) -> Matrix:
     weights = np.maximum(rng.dirichlet(np.full(kernels, 0.4)), 1e-6)
     amplitude = 10 ** rng.uniform(-0.3, 0.7)
     return np.append(np.log(weights * amplitude), np.log(10) * rng.uniform(-2.5, -0.1))
+
+
+def _slopes(rising: Matrix, theta: Matrix, rng: np.random.Generator) -> Matrix:
+    """Slopes `(q,)` of a trend; the kernels of the setting lose what it explains."""
+    none = np.zeros(rising.shape[1])
+    if not len(none) or rng.random() < _WITHOUT:
+        return none
+    amount, direction = rng.uniform(_LEAST_TREND, 1), rng.dirichlet(none + _RISING)
+    theta[:-1] += np.log(1 - 0.9 * amount**2)
+    return np.asarray(amount * direction / max(float((rising @ direction).std()), _FLATTEST))
+
+
+def _nothing(n: int) -> Matrix:
+    return np.zeros((n, 0))
 
 
 def _pruned(settings: Matrix) -> Matrix:

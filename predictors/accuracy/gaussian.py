@@ -46,6 +46,10 @@ class GaussianProcessPredictor(EncodedPredictor):
         """Return the kernels between architectures and the samples that have these parts."""
         return Kernels(parts)
 
+    def _rising(self, parts: list[Features]) -> Features | None:
+        """Return figures `(n, q)` with which the target is known to rise; None if there are none."""
+        return None
+
     def _twin(self) -> "GaussianProcessPredictor":
         return GaussianProcessPredictor(self.encoding, self.draws, self.ascents, self.seed)
 
@@ -55,13 +59,13 @@ class GaussianProcessPredictor(EncodedPredictor):
             kept = np.random.default_rng(self.seed).permutation(len(target))[:MOST_SAMPLES]
             parts, target = [part[kept] for part in parts], target[kept]
         self._kernels = self._between(parts)
-        grams = self._kernels(parts)
+        grams, rising = self._kernels(parts), self._rising(parts)
         folds = self.folds if self.calibrates else 0
         self._process = GaussianProcess(self.draws, self.ascents, self.seed, self.outliers, folds)
         if learned is None:
-            self._process.fit(grams, target)
+            self._process.fit(grams, target, rising)
         else:
-            self._process.restore(grams, target, learned)
+            self._process.restore(grams, target, learned, rising)
         return self._process.state()
 
     def _expect(self, parts: list[Features]) -> tuple[Vector, Vector]:
@@ -70,7 +74,8 @@ class GaussianProcessPredictor(EncodedPredictor):
         used = self._process.used
         for start in range(0, n, _BLOCK):
             block = [part[start : start + _BLOCK] for part in parts]
-            part_mean, part_std = self._process.predict(self._kernels(block, used), self._kernels.diagonal(block)[used])
+            cross, diagonal = self._kernels(block, used), self._kernels.diagonal(block)[used]
+            part_mean, part_std = self._process.predict(cross, diagonal, self._rising(block))
             mean[start : start + _BLOCK], std[start : start + _BLOCK] = part_mean, part_std
         return mean, std
 

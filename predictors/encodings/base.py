@@ -24,7 +24,12 @@ class Encoding(ABC):
     An encoding is comparable across architectures: what it gives for one does not depend on the batch in which that one
     stands, its figures are finite, and they are of the order of 1 over the space. Each says by which normalisation.
     Rows of one canonical class have one vector, unless the encoding says otherwise.
+
+    Attributes:
+        rising: Whether every entry is a cost, with which latencies mostly rise.
     """
+
+    rising = False
 
     @abstractmethod
     def columns(self, space: SearchSpace) -> list[str]:

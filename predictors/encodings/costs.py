@@ -29,6 +29,7 @@ class CostFeatures(Standardised):
     """
 
     sample = 200
+    rising = True
 
     def __init__(self, input_shape: Sequence[int] = (3, 32, 32), classes: int = 10) -> None:
         super().__init__()
@@ -66,9 +67,9 @@ class LayerCosts(Concatenation):
         channels, height, width = input_shape
         counter = _counter((channels, height, width), classes)
         by_kind = [f"{what} of {kind}" for kind in _KINDS for what in _PER_KIND]
-        slices = [([f"log {name}"], slice(i, i + 1)) for i, name in enumerate(_TOTALS)]
-        slices.append(([f"log {name}" for name in by_kind], slice(len(_TOTALS), None)))
-        super().__init__([_Counted(counter, names, where) for names, where in slices])
+        parts = [_Counted(counter, [f"log {name}"], slice(i, i + 1), True) for i, name in enumerate(_TOTALS)]
+        parts.append(_Counted(counter, [f"log {name}" for name in by_kind], slice(len(_TOTALS), None)))
+        super().__init__(parts)
 
 
 class _Counter:
@@ -100,8 +101,9 @@ class _Counted(Standardised):
 
     sample = 200
 
-    def __init__(self, counter: _Counter, names: Sequence[str], where: slice) -> None:
+    def __init__(self, counter: _Counter, names: Sequence[str], where: slice, rising: bool = False) -> None:
         super().__init__()
+        self.rising = rising
         self._counter, self._columns, self._where = counter, list(names), where
 
     def _names(self, space: SearchSpace) -> list[str]:

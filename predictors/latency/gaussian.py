@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from predictors.accuracy.encoded import at_home
 from predictors.accuracy.gaussian import GaussianProcessPredictor, Kernels
 from predictors.base import Arrays, SourceSamples
@@ -22,6 +24,10 @@ class LatencyGaussianProcess(GaussianProcessPredictor):
     for a figure that is exact for some architectures and predicted for others misleads the fit. Measurements that
     the others contradict, such as of a phone that was throttled for a moment, count less (`outliers`).
 
+    Latencies are expected to rise with the costs in the encoding, such as operations or depth, and with the mean over
+    source devices, which counts as much as all costs together. That is what few samples need most: with five on the
+    tasks of `suite=latency_few_shot`, @@@.
+
     Predicted are the median and the standard deviation of a log-normal distribution, in the unit of the samples.
 
     Args:
@@ -38,7 +44,7 @@ class LatencyGaussianProcess(GaussianProcessPredictor):
     def __init__(
         self,
         encoding: Encoding,
-        draws: int = 64,
+        draws: int = 128,
         ascents: int = 2,
         outliers: float | None = 2.0,
         folds: int = 5,
@@ -56,6 +62,13 @@ class LatencyGaussianProcess(GaussianProcessPredictor):
 
     def _fit_sources(self, space: GeneSpace, sources: Sequence[SourceSamples]) -> None:
         self._devices.fit(at_home(self, space, sources))
+
+    def _rising(self, parts: list[Features]) -> Features | None:
+        costs = [features for part, features in zip(self.encoding.parts, parts, strict=False) if part.rising]
+        if self._devices.names:
+            mean = parts[-1].mean(axis=1, keepdims=True)
+            costs += [mean] * max(1, sum(part.shape[1] for part in costs))
+        return np.concatenate(costs, axis=1) if costs else None
 
     def _source_parts(self, archs: ArchBatch) -> list[Features]:
         return [self._devices.predict(archs)] if self._devices.names else []

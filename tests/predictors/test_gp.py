@@ -105,6 +105,50 @@ def test_restored_processes_predict_the_same(rng):
         np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
+def test_posterior_of_a_setting_with_a_trend_is_the_textbook_one(rng):
+    x, z, y = rng.normal(size=(9, 2)), rng.normal(size=(4, 2)), rng.normal(size=9)
+    rising, there = rng.normal(size=(9, 3)), rng.normal(size=(4, 3))
+    fitted = (GaussianProcess(1, 0, seed).fit(_grams(x), y, rising) for seed in range(50))
+    process = next(p for p in fitted if p.used.all() and p._slopes.any())
+    (slope,) = process._slopes
+    assert (slope >= 0).all()
+    assert 0.5 <= slope.sum() * (rising @ slope / slope.sum()).std() <= 1
+    weights, noise = _read(process._settings[0])
+    target = (y - y.mean()) / y.std() - (rising - rising.mean(axis=0)) @ slope
+    inverse = np.linalg.inv(np.tensordot(weights, _grams(x), 1) + noise * np.eye(9))
+    expected = np.tensordot(weights, _grams(z, x), 1) @ inverse @ target + (there - rising.mean(axis=0)) @ slope
+    mean, _ = process.predict(_grams(z, x), np.stack([(z**2).sum(axis=1), np.ones(4)]), there)
+    np.testing.assert_allclose(mean, expected * y.std() + y.mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_what_the_target_rises_with_is_told_by_few_samples(folds, rng):
+    """Five figures in forty columns, of which the target rises with one; restored processes know of it, too."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(12):
+        x, z = rng.normal(size=(5, 40)), rng.normal(size=(200, 40))
+        y, truth = (part[:, 0] + 0.1 * part[:, 5:].sum(axis=1) for part in (x, z))
+        grams, cross = (np.stack([part @ x.T / 40, np.exp(part @ x.T / 40)]) for part in (x, z))
+        diagonal = np.stack([(z**2).sum(axis=1) / 40, np.exp((z**2).sum(axis=1) / 40)])
+        for known in found:
+            rising, there = (x[:, :5], z[:, :5]) if known else (None, None)
+            process = GaussianProcess(64, 1, seed, folds=folds).fit(grams, y, rising)
+            mean, std = process.predict(cross[process.used], diagonal[process.used], there)
+            found[known].append(float(np.corrcoef(mean, truth)[0, 1]))
+            again = GaussianProcess(64, 1, seed, folds=folds).restore(grams, y, process.state(), rising)
+            np.testing.assert_allclose(again.predict(cross[again.used], diagonal[again.used], there), [mean, std])
+    assert np.mean(found[True]) > np.mean(found[False]) + 0.1
+    assert min(found[True]) > min(found[False])
+
+
+def test_figures_that_do_not_vary_make_no_trend(rng):
+    x = rng.normal(size=(8, 2))
+    diagonal = np.stack([(x**2).sum(axis=1), np.ones(8)])
+    process = GaussianProcess().fit(_grams(x), x[:, 0], np.ones((8, 1)))
+    mean, _ = process.predict(_grams(x)[process.used], diagonal[process.used], np.ones((8, 1)))
+    assert np.corrcoef(mean, x[:, 0])[0, 1] > 0.9
+
+
 def test_more_samples_than_it_can_take_are_refused():
     with pytest.raises(PredictorError, match="at most 1000 samples, but got 1001"):
         GaussianProcess().fit(np.zeros((1, 1001, 1001)), np.zeros(1001))

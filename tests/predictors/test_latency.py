@@ -103,6 +103,39 @@ def test_other_devices_help(cells, sources):
     assert rho(helped, cells[220:], target) > max(0.95, rho(alone, cells[220:], target) + 0.02)
 
 
+def test_latencies_rise_with_costs_and_with_those_of_other_devices(cells, sources):
+    predictor = LatencyGaussianProcess(ENCODING).fit(cells[200:205], milliseconds(cells[200:205], CPU), sources)
+    parts = predictor._parts(cells[:50])
+    rising = predictor._rising(parts)
+    assert rising.shape == (50, 5 + 5), "five costs, and the sources' mean as often"
+    costs = LayerCosts().encode(cells[:50])[:, :5]
+    np.testing.assert_array_equal(rising[:, :5], costs)
+    np.testing.assert_array_equal(rising[:, 5:], parts[-1].mean(axis=1)[:, None].repeat(5, axis=1))
+    predictor.fit(cells[200:205], milliseconds(cells[200:205], CPU))
+    assert predictor._rising(predictor._parts(cells[:50])).shape == (50, 5)
+    genes = LatencyGaussianProcess(OneHot()).fit(cells[200:205], milliseconds(cells[200:205], CPU))
+    assert genes._rising(genes._parts(cells[:50])) is None
+    genes.fit(cells[200:205], milliseconds(cells[200:205], CPU), sources)
+    assert genes._rising(genes._parts(cells[:50])).shape == (50, 1)
+
+
+def test_five_samples_are_ranked_by_what_costs_and_sources_let_expect(cells, sources, monkeypatch):
+    def found() -> list[float]:
+        found = []
+        for seed in range(8):
+            archs, target = cells[200 + 5 * seed : 205 + 5 * seed], 0.3 * CPU + 0.7 * GPU
+            predictor = LatencyGaussianProcess(ENCODING, folds=0, seed=seed)
+            predictor.fit(archs, milliseconds(archs, target), sources)
+            found.append(rho(predictor, cells[240:], target))
+        return found
+
+    rising = found()
+    monkeypatch.setattr(LatencyGaussianProcess, "_rising", lambda *_: None)
+    plain = found()
+    assert min(rising) > min(plain) + 0.05
+    assert np.mean(rising) > max(0.85, np.mean(plain) + 0.02)
+
+
 def test_intervals_hold_what_they_say(cells, sources):
     inside = []
     for seed in range(5):
