@@ -356,8 +356,8 @@ class HELP(LatencyNetwork):
         drawn = self.references if isinstance(self.references, int) else 0
         if len(places) < drawn or least < 1:
             raise PredictorError(
-                f"HELP needs {self.described_by} architectures that were measured on every source device, and more than "
-                f"{self.support} on each, but {len(places)} are common to all, and one device has "
+                f"HELP needs {self.described_by} architectures that were measured on every source device, and more "
+                f"than {self.support} on each, but {len(places)} are common to all, and one device has "
                 f"{least + self.support}. Give fewer references or a smaller support, or leave devices out."
             )
         if not isinstance(self.references, int):
