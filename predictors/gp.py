@@ -27,6 +27,7 @@ _QUANTILE = 0.95
 _WITHOUT = 0.25  # share of the settings that have no trend
 _LEAST_TREND = 0.5  # of the others, in deviations of the target per deviation along it
 _RISING = 0.3  # parameter of the Dirichlet distribution of its direction
+_EXPLAINED = 0.9  # share of what a trend explains that kernels lose
 _FLATTEST = 0.3  # deviation of the samples along a trend below which it is taken to be this
 Matrix = NDArray[np.float64]
 
@@ -117,7 +118,7 @@ class GaussianProcess:
         target = self._standardised(y)
         settings = [_drawn(len(grams), rng) for _ in range(self.draws)]
         slopes = [_slopes(rising, theta, rng) for theta in settings]
-        left = [target - slope @ (rising - rising.mean(axis=0)).T for slope in slopes]
+        left = target - np.array(slopes) @ (rising - rising.mean(axis=0)).T
         scores = np.array([_evidence(grams, own, theta)[0] for own, theta in zip(left, settings, strict=True)])
         for best in np.argsort(-scores)[: self.ascents]:
             settings.append(_ascended(grams, left[best], settings[best]))
@@ -267,7 +268,7 @@ def _slopes(rising: Matrix, theta: Matrix, rng: np.random.Generator) -> Matrix:
     if not len(none) or rng.random() < _WITHOUT:
         return none
     amount, direction = rng.uniform(_LEAST_TREND, 1), rng.dirichlet(none + _RISING)
-    theta[:-1] += np.log(1 - 0.9 * amount**2)
+    theta[:-1] += np.log(1 - _EXPLAINED * amount**2)
     return np.asarray(amount * direction / max(float((rising @ direction).std()), _FLATTEST))
 
 
